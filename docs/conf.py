@@ -1,0 +1,121 @@
+"""Sphinx configuration; collects the derivations, the exported names and the command line's options."""
+
+import importlib.metadata
+import os
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# sympy's docstrings have sections of their own; where numpydoc meets one it is not ours to mend.
+warnings.filterwarnings("ignore", message="Unknown section", category=UserWarning)
+
+project = "kramers_grok"
+author = "the kramers_grok authors"
+project_copyright = author
+version = release = importlib.metadata.version("kramers-grok")
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "myst_nb",
+    "sphinxcontrib.bibtex",
+]
+exclude_patterns = ["_build", "_generated", "**.ipynb_checkpoints"]
+templates_path = ["_templates"]
+default_role = "py:obj"
+
+html_theme = "pydata_sphinx_theme"
+html_title = "kramers_grok"
+html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
+html_static_path = ["_static"]
+html_show_sourcelink = False
+
+# One page per module with what the module itself defines; re-exported names are listed in the table of `write_names`.
+autosummary_generate = True
+autodoc_default_options = {"members": True, "show-inheritance": True, "ignore-module-all": True}
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # numpydoc's sections name the types, and shapes and units besides
+numpydoc_show_class_members = False
+
+myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
+myst_heading_anchors = 3
+
+# Chapters carry no outputs: each build runs them, and a cell that raises fails the build.
+nb_execution_mode = "force"
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "unsrt"
+
+
+def copy_chapters() -> None:
+    """Bring the derivations of the repository's `theory/` folder under Sphinx's source folder."""
+    target = HERE / "theory"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    for chapter in sorted((ROOT / "theory").glob("[0-9]*.md")):
+        shutil.copy2(chapter, target)  # with its time: an unchanged chapter is not run again
+
+
+def write_names() -> str:
+    """Make a table of everything the package exports at the top, linked to where it is defined."""
+    import kramers_grok
+
+    rows = ["| name | what it is |", "|---|---|"]
+    for name in sorted(getattr(kramers_grok, "__all__", []), key=str.lower):
+        thing = getattr(kramers_grok, name)
+        if name.startswith("_") or not hasattr(thing, "__name__"):
+            continue
+        home = getattr(thing, "__module__", None)
+        target = f"{home}.{thing.__qualname__}" if home else thing.__name__
+        summary = (thing.__doc__ or "").strip().splitlines()[0] if thing.__doc__ else ""
+        rows.append(f"| {{py:obj}}`{name} <{target}>` | {summary.replace('|', chr(92) + '|')} |")
+    return "\n".join(rows) + "\n"
+
+
+def write_commands() -> str:
+    """Make a section for each command of `kramers-grok` out of the command line's own description."""
+    import typer.main
+
+    from kramers_grok.cli import app
+
+    root = typer.main.get_command(app)
+    commands = getattr(root, "commands", None) or {"": root}
+    lines: list[str] = []
+    for name, command in commands.items():
+        lines += [f"## `kramers-grok {name}`", "", (command.help or "").strip(), ""]
+        lines += ["| option | default | meaning |", "|---|---|---|"]
+        for parameter in command.params:
+            if getattr(parameter, "hidden", False):
+                continue
+            spelling = ", ".join([*parameter.opts, *parameter.secondary_opts])
+            default = "required" if parameter.required else parameter.default
+            default = "" if default is None else default
+            meaning = " ".join((getattr(parameter, "help", "") or "").split()).replace("|", r"\|")
+            lines.append(f"| `{spelling}` | {default} | {meaning} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def prepare(app: Sphinx, config: Config) -> None:
+    sys.path.insert(0, str(ROOT))
+    copy_chapters()
+    generated = HERE / "_generated"
+    generated.mkdir(exist_ok=True)
+    for file, text in (("names.md", write_names()), ("commands.md", write_commands())):
+        (generated / file).write_text(text, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("config-inited", prepare)

@@ -1,0 +1,82 @@
+"""kramers_grok: when does noise free a trapped network, and how long does it take?
+
+The names below are imported when first used, so that theory alone needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kramers_grok import plots as plots
+    from kramers_grok.analysis.arrhenius import arrhenius_fit as arrhenius_fit
+    from kramers_grok.analysis.arrhenius import compare_laws as compare_laws
+    from kramers_grok.analysis.compare import compare as compare
+    from kramers_grok.analysis.survival import escape_rate as escape_rate
+    from kramers_grok.analysis.survival import mean_exit_time as mean_exit_time
+    from kramers_grok.analysis.survival import survival_curve as survival_curve
+    from kramers_grok.core.barrier import Barrier as Barrier
+    from kramers_grok.core.landscape import Landscape as Landscape
+    from kramers_grok.core.noise import per_sample as per_sample
+    from kramers_grok.core.region import Region as Region
+    from kramers_grok.core.region import beyond as beyond
+    from kramers_grok.dynamics.langevin import Fused as Fused
+    from kramers_grok.dynamics.langevin import Langevin as Langevin
+    from kramers_grok.dynamics.langevin import TorchSDE as TorchSDE
+    from kramers_grok.dynamics.sampling import FullBatch as FullBatch
+    from kramers_grok.dynamics.sampling import ShuffledEpochs as ShuffledEpochs
+    from kramers_grok.dynamics.sampling import WithoutReplacement as WithoutReplacement
+    from kramers_grok.dynamics.sampling import WithReplacement as WithReplacement
+    from kramers_grok.dynamics.sgd import SGD as SGD
+    from kramers_grok.escape.first_passage import first_passage as first_passage
+    from kramers_grok.models.data import autoencoding as autoencoding
+    from kramers_grok.models.data import digits as digits
+    from kramers_grok.models.data import finite as finite
+    from kramers_grok.models.data import population as population
+    from kramers_grok.models.data import teacher as teacher
+    from kramers_grok.models.deep_linear import DeepLinearNetwork as DeepLinearNetwork
+    from kramers_grok.theory.deep_linear import DeepLinearChain as DeepLinearChain
+    from kramers_grok.theory.deep_linear import Mode as Mode
+    from kramers_grok.theory.exit_times import exit_time as exit_time
+    from kramers_grok.theory.exit_times import lr_over_batch_for as lr_over_batch_for
+    from kramers_grok.theory.exit_times import temperature_for as temperature_for
+    from kramers_grok.theory.phases import FeatureSpectrum as FeatureSpectrum
+    from kramers_grok.theory.rates import eyring_kramers_rate as eyring_kramers_rate
+    from kramers_grok.theory.rates import kramers_rate as kramers_rate
+
+_ROOMS = {
+    "analysis.arrhenius": ("arrhenius_fit", "compare_laws"),
+    "analysis.compare": ("compare",),
+    "analysis.survival": ("escape_rate", "mean_exit_time", "survival_curve"),
+    "core.barrier": ("Barrier",),
+    "core.landscape": ("Landscape",),
+    "core.noise": ("per_sample",),
+    "core.region": ("Region", "beyond"),
+    "dynamics.langevin": ("Fused", "Langevin", "TorchSDE"),
+    "dynamics.sampling": ("FullBatch", "ShuffledEpochs", "WithReplacement", "WithoutReplacement"),
+    "dynamics.sgd": ("SGD",),
+    "escape.first_passage": ("first_passage",),
+    "models.data": ("autoencoding", "digits", "finite", "population", "teacher"),
+    "models.deep_linear": ("DeepLinearNetwork",),
+    "theory.deep_linear": ("DeepLinearChain", "Mode"),
+    "theory.exit_times": ("exit_time", "lr_over_batch_for", "temperature_for"),
+    "theory.phases": ("FeatureSpectrum",),
+    "theory.rates": ("eyring_kramers_rate", "kramers_rate"),
+}
+_HOME = {name: module for module, names in _ROOMS.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = [*sorted(_HOME), "plots"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "plots":
+        return import_module("kramers_grok.plots")
+    if name in _HOME:
+        return getattr(import_module(f"kramers_grok.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'kramers_grok' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,1 @@
+"""Words: landscape, barrier, region, noise, errors. No torch here."""

@@ -1,0 +1,98 @@
+r"""Noise added to every sample's gradient, and the temperature that it makes.
+
+SGD with learning rate :math:`\eta` and batch size :math:`B`, whose per-sample gradients carry Gaussian noise
+of variance :math:`g^2` in every direction, moves with :math:`T = \eta g^2 / (2B)`. The temperature is derived
+from these or they from it, never typed twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kramers_grok.core import checks
+from kramers_grok.core.exceptions import InvalidParameterError
+
+__all__ = ["PerSample", "effective_temperature", "per_sample"]
+
+
+def effective_temperature(lr: float, batch_size: int, variance: float) -> float:
+    r"""Return :math:`T = \eta c / (2B)` for gradient noise of per-sample variance `variance`.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate :math:`\eta` [time per step].
+    batch_size : int
+        Samples per step.
+    variance : float
+        Variance of the per-sample gradient along the direction asked about [gradient²].
+
+    Examples
+    --------
+    >>> effective_temperature(lr=0.1, batch_size=8, variance=0.5)
+    0.003125
+    """
+    return lr * variance / (2 * batch_size)
+
+
+@dataclass(frozen=True)
+class PerSample:
+    """Isotropic Gaussian noise on every sample's gradient, independent between samples and steps.
+
+    Make it with :func:`per_sample`.
+
+    Attributes
+    ----------
+    variance, temperature : float or None
+        Exactly one is given; the other follows from lr and batch size.
+    """
+
+    variance: float | None = None
+    temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.variance is None) == (self.temperature is None):
+            raise InvalidParameterError(
+                "Per-sample noise needs exactly one of `variance`, `std` and `temperature`: the others follow "
+                "from T = lr · variance / (2 · batch_size).\nUse `per_sample(temperature=T)`."
+            )
+        if self.variance is not None:
+            object.__setattr__(self, "variance", checks.non_negative("variance", self.variance))
+        if self.temperature is not None:
+            object.__setattr__(self, "temperature", checks.non_negative("temperature", self.temperature))
+
+    def variance_for(self, lr: float, batch_size: int) -> float:
+        """Per-sample variance g² [gradient²] at this learning rate and batch size."""
+        if self.variance is not None:
+            return self.variance
+        assert self.temperature is not None
+        return 2 * batch_size * self.temperature / lr
+
+    def temperature_for(self, lr: float, batch_size: int) -> float:
+        """Temperature [loss] at this learning rate and batch size."""
+        return effective_temperature(lr, batch_size, self.variance_for(lr, batch_size))
+
+
+def per_sample(*, variance: Any = None, std: Any = None, temperature: Any = None) -> PerSample:
+    """Return isotropic Gaussian noise for every sample's gradient.
+
+    Parameters
+    ----------
+    variance : float, optional
+        Variance g² of each component of each sample's gradient noise [gradient²].
+    std : float, optional
+        Its square root g.
+    temperature : float, optional
+        The temperature wanted [loss]; g² = 2·B·T/lr then follows.
+
+    Examples
+    --------
+    >>> per_sample(temperature=0.003125).variance_for(lr=0.1, batch_size=8)
+    0.5
+    """
+    if std is not None:
+        if variance is not None:
+            raise InvalidParameterError("Give `std` or `variance`, not both: variance = std².")
+        variance = checks.non_negative("std", std) ** 2
+    return PerSample(variance=variance, temperature=temperature)

@@ -1,0 +1,376 @@
+"""Compiled counter-based draws, for use inside other compiled loops.
+
+Which number lies where is told in :mod:`kramers_grok.core.rng`. Nothing here checks its arguments. The ``fill``
+functions work on blocks of replicas, a vector instruction at a time; the ``draw`` functions work on one replica.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kramers_grok.core.compiled import box_muller, inline_njit, log, njit
+from kramers_grok.core.threefry import threefry4x32_13
+
+__all__ = [
+    "CHI_SQUARE_ATTEMPTS",
+    "FIRST_CHI_SQUARE_BLOCK",
+    "FIRST_INDEX_BLOCK",
+    "draw_chi_square",
+    "draw_index",
+    "draw_indices",
+    "draw_permutation",
+    "draw_subset",
+    "fill_normal_quads",
+    "fill_normal_table",
+    "fill_normals",
+    "fill_uniforms",
+    "fill_word_quads",
+    "fill_words",
+    "locate",
+    "new_cache",
+    "refresh_normals",
+    "refresh_words",
+    "steps_per_counter",
+]
+
+Words = NDArray[np.uint32]
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+FIRST_INDEX_BLOCK = 1 << 30
+FIRST_CHI_SQUARE_BLOCK = 1 << 31
+CHI_SQUARE_ATTEMPTS = 16  # at least 95 % of attempts succeed: none of 16 does with probability below 1e-20
+_CHUNK = 256  # replicas whose words stay in the first-level cache between the integer and the floating-point loop
+
+
+# ---------------------------------------------------------------- where a number lies
+
+
+@inline_njit
+def steps_per_counter(n: int) -> int:
+    """How many steps of n numbers each share one counter: 4, 2 and then 1.
+
+    Examples
+    --------
+    >>> [steps_per_counter(n) for n in (1, 2, 3, 4, 5)]
+    [4, 2, 1, 1, 1]
+    """
+    return 4 // n if n <= 2 else 1
+
+
+@inline_njit
+def locate(step: int, n: int) -> tuple[int, int]:
+    """Step word and first lane of the n numbers of a step: the packing rule.
+
+    Examples
+    --------
+    >>> [locate(step, 1) for step in (0, 1, 4)], [locate(step, 2) for step in (0, 1, 4)], locate(7, 3)
+    ([(0, 0), (0, 1), (1, 0)], [(0, 0), (0, 2), (2, 0)], (7, 0))
+    """
+    together = steps_per_counter(n)
+    return step // together, (step % together) * n
+
+
+# ---------------------------------------------------------------- compiled: blocks of replicas
+
+
+@njit
+def _word_rows(
+    out0: Words, out1: Words, out2: Words, out3: Words,
+    seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step_word: Any, block: Any,
+) -> None:  # fmt: skip
+    for i in range(streams.shape[0]):
+        words = threefry4x32_13(purpose, streams[i], step_word, block, seed_lo, seed_hi)
+        out0[i], out1[i], out2[i], out3[i] = words
+
+
+@njit
+def _normal_rows(out0: Floats, out1: Floats, words0: Words, words1: Words) -> None:
+    # A function of its own over plain rows: written inside its caller, this loop is not vectorised.
+    for i in range(out0.shape[0]):
+        out0[i], out1[i] = box_muller(words0[i], words1[i])
+
+
+@njit
+def fill_word_quads(
+    out: Words, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step_word: Any, block: Any
+) -> None:
+    """Write the four words of one counter per replica.
+
+    Parameters
+    ----------
+    out : ndarray of uint32, shape (4, replica)
+    streams : ndarray of uint32, shape (replica,)
+    step_word, block : int
+        Third and fourth word of the counter; see :func:`locate`.
+    """
+    _word_rows(out[0], out[1], out[2], out[3], seed_lo, seed_hi, purpose, streams, step_word, block)
+
+
+@njit
+def fill_normal_quads(
+    out: Floats, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step_word: Any, block: Any
+) -> None:
+    """Write the four normals of one counter per replica: words (0, 1) and (2, 3) make a Box–Muller pair each.
+
+    Parameters
+    ----------
+    out : ndarray of float64, shape (4, replica)
+    streams : ndarray of uint32, shape (replica,)
+    step_word, block : int
+        Third and fourth word of the counter; see :func:`locate`.
+    """
+    n = streams.shape[0]
+    words = np.empty((4, min(n, _CHUNK)), np.uint32)
+    # Two loops and not one: 32-bit lanes in the first, half as many 64-bit lanes in the second.
+    for begin in range(0, n, _CHUNK):
+        end = min(begin + _CHUNK, n)
+        _word_rows(
+            words[0], words[1], words[2], words[3], seed_lo, seed_hi, purpose, streams[begin:end], step_word, block
+        )
+        _normal_rows(out[0, begin:end], out[1, begin:end], words[0], words[1])
+        _normal_rows(out[2, begin:end], out[3, begin:end], words[2], words[3])
+
+
+@njit
+def new_cache(n: int, replicas: int) -> Floats:
+    """Room for :func:`refresh_normals` with n numbers per step: 4⌈n/4⌉ rows.
+
+    Examples
+    --------
+    >>> new_cache(5, 100).shape
+    (8, 100)
+    """
+    return np.empty((4 * ((n + 3) // 4), replicas))
+
+
+@njit
+def refresh_normals(
+    cache: Floats, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step: int, n: int, fresh: bool
+) -> int:
+    """Make the n normals of a step available and return the row where they begin.
+
+    Normal j of replica i is then ``cache[row + j, i]``. For n = 1 (2) the cache is filled at every fourth (second)
+    step only, or when `fresh`.
+
+    Parameters
+    ----------
+    cache : ndarray of float64
+        From ``new_cache(n, replicas)``; keep it from step to step.
+    streams : ndarray of uint32, shape (replica,)
+    fresh : bool
+        True at the first call and whenever streams have moved in the batch, so that the cache holds others' numbers.
+    """
+    step_word, lane = locate(step, n)
+    if fresh or lane == 0:
+        for block in range((n + 3) // 4):
+            rows = cache[4 * block : 4 * block + 4]
+            fill_normal_quads(rows, seed_lo, seed_hi, purpose, streams, step_word, block)
+    return lane
+
+
+@njit
+def refresh_words(
+    cache: Words, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step: int, n: int, fresh: bool
+) -> int:
+    """Make the n words of a step available and return the row where they begin; see :func:`refresh_normals`."""
+    step_word, lane = locate(step, n)
+    if fresh or lane == 0:
+        for block in range((n + 3) // 4):
+            rows = cache[4 * block : 4 * block + 4]
+            fill_word_quads(rows, seed_lo, seed_hi, purpose, streams, step_word, block)
+    return lane
+
+
+@njit
+def fill_words(out: Words, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step: int) -> None:
+    """Write word j of replica i at a step into ``out[j, i]``; shape (n, replica), uint32."""
+    n, replicas = out.shape
+    cache = np.empty((4 * ((n + 3) // 4), replicas), np.uint32)
+    row = refresh_words(cache, seed_lo, seed_hi, purpose, streams, step, n, True)
+    for j in range(n):  # element by element: assigning a slice takes numba seconds to compile
+        for i in range(replicas):
+            out[j, i] = cache[row + j, i]
+
+
+@njit
+def fill_uniforms(out: Floats, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step: int) -> None:
+    """Write uniform j of replica i, u = (word + ½)/2³², into ``out[j, i]``; shape (n, replica), never 0 or 1."""
+    n, replicas = out.shape
+    cache = np.empty((4 * ((n + 3) // 4), replicas), np.uint32)
+    row = refresh_words(cache, seed_lo, seed_hi, purpose, streams, step, n, True)
+    for j in range(n):
+        for i in range(replicas):
+            out[j, i] = (np.float64(cache[row + j, i]) + 0.5) * 2.0**-32
+
+
+@njit
+def fill_normals(out: Floats, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step: int) -> None:
+    """Write normal j of replica i at a step into ``out[j, i]``; shape (n, replica), float64.
+
+    In a loop over steps :func:`refresh_normals` is faster: for n ≤ 2 it draws no number twice, and it never copies.
+    """
+    n, replicas = out.shape
+    cache = new_cache(n, replicas)
+    row = refresh_normals(cache, seed_lo, seed_hi, purpose, streams, step, n, True)
+    for j in range(n):
+        for i in range(replicas):
+            out[j, i] = cache[row + j, i]
+
+
+@njit
+def fill_normal_table(out: Floats, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step: int) -> None:
+    """Write normal j of replica i at a step into ``out[i, j]``; shape (replica, n), float64."""
+    replicas, n = out.shape
+    cache = new_cache(n, min(replicas, _CHUNK))
+    for begin in range(0, replicas, _CHUNK):  # transposed while still in the first-level cache
+        lanes = streams[begin : begin + _CHUNK]
+        if lanes.size < cache.shape[1]:
+            cache = new_cache(n, lanes.size)
+        row = refresh_normals(cache, seed_lo, seed_hi, purpose, lanes, step, n, True)
+        for i in range(lanes.size):
+            for j in range(n):
+                out[begin + i, j] = cache[row + j, i]
+
+
+# ---------------------------------------------------------------- compiled: one replica
+
+
+@njit
+def draw_chi_square(
+    dof: int, seed_lo: Any, seed_hi: Any, purpose: Any, stream: Any, step: Any, index: int = 0
+) -> float:
+    """Chi-square number with `dof` ≥ 1 degrees of freedom, by Marsaglia and Tsang's rejection.
+
+    Attempt k uses block FIRST_CHI_SQUARE_BLOCK + 16·index + k: a normal from words (0, 1), a uniform from word 2.
+    One degree of freedom is a squared normal.
+
+    Parameters
+    ----------
+    index : int
+        Distinguishes several chi-square numbers of one step.
+
+    Notes
+    -----
+    Source: Marsaglia & Tsang, ACM Trans. Math. Softw. 26, 363 (2000).
+    """
+    first = FIRST_CHI_SQUARE_BLOCK + CHI_SQUARE_ATTEMPTS * index
+    d = 0.5 * dof - 1.0 / 3.0
+    c = 1.0 / math.sqrt(9.0 * d)
+    for attempt in range(CHI_SQUARE_ATTEMPTS):
+        w0, w1, w2, _ = threefry4x32_13(purpose, stream, step, first + attempt, seed_lo, seed_hi)
+        x, _ = box_muller(w0, w1)
+        if dof == 1:
+            return x * x
+        v = 1.0 + c * x
+        v = v * v * v
+        if v > 0.0 and log((np.float64(w2) + 0.5) * 2.0**-32) < 0.5 * x * x + d - d * v + d * log(v):
+            return 2.0 * d * v
+    return 2.0 * d
+
+
+@inline_njit
+def draw_index(word: Any, n: int) -> Any:
+    """Integer in range(n) from a 32-bit word, ⌊word·n/2³²⌋; each has probability 1/n to within 2⁻³².
+
+    Examples
+    --------
+    >>> draw_index(0, 10), draw_index(2**31, 10), draw_index(2**32 - 1, 10)
+    (0, 5, 9)
+    """
+    return np.int64((np.uint64(word) * np.uint64(n)) >> np.uint64(32))
+
+
+@inline_njit
+def _index_words(
+    first: int, seed_lo: Any, seed_hi: Any, purpose: Any, stream: Any, step: Any
+) -> tuple[Any, Any, Any, Any]:
+    block = FIRST_INDEX_BLOCK + first // 4
+    return threefry4x32_13(purpose, stream, step, block, seed_lo, seed_hi)
+
+
+@njit
+def draw_indices(out: Integers, n: int, seed_lo: Any, seed_hi: Any, purpose: Any, stream: Any, step: Any) -> None:
+    """Write independent integers of range(n) for one replica; shape (B,)."""
+    for first in range(0, out.shape[0], 4):
+        words = _index_words(first, seed_lo, seed_hi, purpose, stream, step)
+        for lane in range(min(4, out.shape[0] - first)):
+            out[first + lane] = draw_index(words[lane], n)
+
+
+@njit
+def draw_subset(out: Integers, n: int, seed_lo: Any, seed_hi: Any, purpose: Any, stream: Any, step: Any) -> None:
+    """Write B different integers of range(n) for one replica, every subset equally likely; shape (B,), B ≤ n.
+
+    Floyd's algorithm, at O(B²) cost. The *order* within the subset is not uniform.
+
+    Notes
+    -----
+    Source: Bentley & Floyd, Commun. ACM 30, 754 (1987).
+    """
+    size = out.shape[0]
+    for first in range(0, size, 4):
+        words = _index_words(first, seed_lo, seed_hi, purpose, stream, step)
+        for lane in range(min(4, size - first)):
+            drawn = first + lane
+            last = n - size + drawn
+            candidate = draw_index(words[lane], last + 1)
+            for i in range(drawn):
+                if out[i] == candidate:
+                    candidate = last
+                    break
+            out[drawn] = candidate
+
+
+@njit
+def draw_permutation(out: Integers, seed_lo: Any, seed_hi: Any, purpose: Any, stream: Any, step: Any) -> None:
+    """Write a random permutation of range(n) for one replica; shape (n,).
+
+    The stable order of n random 32-bit keys; two keys are equal with probability below n²/2³³.
+    """
+    n = out.shape[0]
+    keys = np.empty(n, np.uint32)
+    for first in range(0, n, 4):
+        words = _index_words(first, seed_lo, seed_hi, purpose, stream, step)
+        for lane in range(min(4, n - first)):
+            keys[first + lane] = words[lane]
+    order = np.argsort(keys, kind="mergesort")
+    for i in range(n):
+        out[i] = order[i]
+
+
+# ---------------------------------------------------------------- compiled: one replica after the other
+
+
+@njit
+def chi_square_rows(
+    out: Floats, dof: int, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step: Any, index: int
+) -> None:
+    """Write a chi-square number per replica; shape (replica,)."""
+    for i in range(streams.shape[0]):
+        out[i] = draw_chi_square(dof, seed_lo, seed_hi, purpose, streams[i], step, index)
+
+
+@njit
+def index_rows(out: Integers, n: int, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step: Any) -> None:
+    """Write independent integers of range(n) per replica; shape (replica, B)."""
+    for i in range(streams.shape[0]):
+        draw_indices(out[i], n, seed_lo, seed_hi, purpose, streams[i], step)
+
+
+@njit
+def subset_rows(out: Integers, n: int, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step: Any) -> None:
+    """Write B different integers of range(n) per replica; shape (replica, B)."""
+    for i in range(streams.shape[0]):
+        draw_subset(out[i], n, seed_lo, seed_hi, purpose, streams[i], step)
+
+
+@njit
+def permutation_rows(out: Integers, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step: Any) -> None:
+    """Write a permutation of range(n) per replica; shape (replica, n)."""
+    for i in range(streams.shape[0]):
+        draw_permutation(out[i], seed_lo, seed_hi, purpose, streams[i], step)

@@ -1,0 +1,1 @@
+"""How it moves: Langevin and discrete SGD, both a Markov chain on a batch of replicas."""

@@ -1,0 +1,187 @@
+r"""Overdamped Langevin dynamics, :math:`d\theta = -\nabla F\,dt + \sqrt{2T}\,dW`, on many replicas at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from kramers_grok.core import checks
+from kramers_grok.core.exceptions import InvalidParameterError
+from kramers_grok.core.landscape import Landscape
+from kramers_grok.core.rng import Purpose
+from kramers_grok.dynamics import kernels, loop, torch_noise
+from kramers_grok.dynamics.process import Record, State, Watch, resolve_device, starting_points
+from kramers_grok.dynamics.torchsde_adapter import IsotropicSDE, TorchSDEStepper
+from kramers_grok.models.base import Model, SymbolicModel
+from kramers_grok.models.deep_linear import DeepLinearNetwork
+from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
+
+__all__ = ["Fused", "Integrator", "Langevin", "TorchSDE"]
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Euler–Maruyama of our own: compiled where the landscape is symbolic and on the CPU, torch elsewhere.
+
+    Attributes
+    ----------
+    compiled : bool
+        False forces the torch version (same paths to rounding).
+    n_threads : int
+        Threads of the compiled kernel. Paths do not depend on it.
+    """
+
+    compiled: bool = True
+    n_threads: int = 1
+
+
+@dataclass(frozen=True)
+class TorchSDE:
+    """One of torchsde's solvers, driven step by step on the library's own noise.
+
+    Attributes
+    ----------
+    method : str
+        "euler" (the same paths as `Fused`), "milstein" or "srk".
+    """
+
+    method: str
+
+
+Integrator = Fused | TorchSDE
+
+
+class Langevin:
+    r"""Overdamped Langevin dynamics in a landscape at temperature T.
+
+    Parameters
+    ----------
+    system : Mode, DeepLinearChain, DeepLinearNetwork or Landscape
+        What moves. A mode moves in its arc length :math:`x = \sqrt D\,a`.
+    temperature : float
+        T ≥ 0 [loss]; 0 is gradient descent.
+    dt : float
+        Time step. Escape times of the steps differ from the continuous ones by O(dt).
+    integrator : Fused or TorchSDE
+    device : str or torch.device
+        "auto" takes CUDA where there is one.
+    dtype : torch.dtype
+        float64 unless asked otherwise.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a parameter is out of range or a step is unstable at the origin (dt λ ≥ 2).
+
+    Examples
+    --------
+    >>> mode = Mode(depth=3, singular_value=1.0, weight_decay=0.25)
+    >>> langevin = Langevin(mode, temperature=0.002, dt=0.1)
+    >>> state, record = langevin.advance(langevin.start(4, seed=0), 10)
+    >>> state.theta.shape, state.step
+    (torch.Size([4, 1]), 10)
+    """
+
+    is_diffusion = True
+
+    def __init__(
+        self,
+        system: Mode | DeepLinearChain | DeepLinearNetwork | Landscape,
+        *,
+        temperature: float,
+        dt: float,
+        integrator: Integrator | None = None,
+        device: str | torch.device = "auto",
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        self.temperature = checks.non_negative("temperature", temperature)
+        self._dt = checks.positive("dt", dt)
+        self.system = system
+        self.integrator = integrator or Fused()
+        self.device, self.dtype = resolve_device(device), dtype
+        landscape = system if isinstance(system, Landscape) else getattr(system, "landscape", None)
+        self.model: Model = SymbolicModel(landscape) if isinstance(landscape, Landscape) else _network(system)
+        self.sde = IsotropicSDE(self.model.gradient, self.temperature)
+        self._check_stable()
+        self._amplitude = (2 * self.temperature * self._dt) ** 0.5
+        self._kernel: kernels.Kernel | None = None
+        if isinstance(self.integrator, Fused):
+            compiled = self.integrator.compiled and self.device.type == "cpu" and dtype == torch.float64
+            if compiled and isinstance(landscape, Landscape):
+                self._kernel = kernels.Kernel(kernels.landscape_spec(landscape))
+            self._stepper = None
+        else:
+            self._stepper = TorchSDEStepper(self.sde, self._dt, self.integrator.method)
+
+    def _check_stable(self) -> None:
+        decay = getattr(self.system, "weight_decay", 0.0)
+        if self._dt * decay >= 2:
+            raise InvalidParameterError(
+                f"`dt` = {self._dt:g} with weight decay {decay:g}, expected dt · weight_decay < 2: Euler–Maruyama is "
+                f"unstable at the origin beyond that.\nUse `dt={0.1 / decay:.3g}` or less."
+            )
+
+    @property
+    def dt(self) -> float:
+        """Time per step."""
+        return self._dt
+
+    def start(self, n_replicas: int, *, seed: int, point: ArrayLike | None = None) -> State:
+        """Return `n_replicas` replicas at `point` (the origin if None)."""
+        theta = starting_points(n_replicas, self.model.n_parameters, point, self.dtype, self.device)
+        streams = torch.arange(n_replicas, dtype=torch.int64, device=self.device)
+        return State(theta, streams, 0, checks.seed(seed))
+
+    def advance(self, state: State, n_steps: int, watch: Watch | None = None) -> tuple[State, Record]:
+        """Take `n_steps` steps; replicas that enter the watched region stay frozen where they did."""
+        if self._kernel is not None:
+            assert isinstance(self.integrator, Fused)
+            return self._kernel.advance(
+                state, n_steps, watch, step=self._dt, amplitude=self._amplitude, purpose=Purpose.LANGEVIN,
+                n_threads=self.integrator.n_threads,
+            )  # fmt: skip
+        scale = self._amplitude**2 / 2
+        return loop.run(state, n_steps, self._step(state.seed), self.order_parameters, watch, scale)
+
+    def _step(self, seed: int) -> loop.Step:
+        stepper = self._stepper
+
+        def step(theta: Tensor, streams: Tensor, number: int, buffers: loop.Buffers) -> tuple[Tensor, loop.Buffers]:
+            if stepper is not None:
+                return stepper(seed, theta, streams, number, buffers)
+            xi = torch_noise.normals(seed, Purpose.LANGEVIN, streams, number, theta.shape[1], dtype=self.dtype)
+            return theta - self._dt * self.model.gradient(theta) + self._amplitude * xi, buffers
+
+        return step
+
+    def order_parameters(self, theta: Tensor) -> Tensor:
+        """Order parameters, shape (replica, feature)."""
+        return self.model.order_parameters(theta)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Scalar coordinates of a result."""
+        description: dict[str, Any] = {
+            "engine": "langevin",
+            "temperature": self.temperature,
+            "dt": self._dt,
+            "integrator": repr(self.integrator) if isinstance(self.integrator, TorchSDE) else "Fused()",
+        }
+        for name in ("depth", "singular_value", "weight_decay", "input_variance"):
+            if isinstance(self.system, Mode | DeepLinearChain):
+                description[name] = getattr(self.system, name)
+        return description
+
+
+def _network(system: Any) -> Model:
+    needed = ("n_parameters", "energy", "gradient", "order_parameters")
+    if all(hasattr(system, name) for name in needed):
+        return system  # type: ignore[no-any-return]
+    raise InvalidParameterError(
+        f"`system` is a {type(system).__name__}, expected a Mode, DeepLinearChain, DeepLinearNetwork or Landscape.\n"
+        "Use `Landscape(energy, coordinates, order_parameters)` for a symbolic potential of your own."
+    )

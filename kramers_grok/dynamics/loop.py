@@ -1,0 +1,82 @@
+"""The torch loop: steps, stopping and bridges for any step function, on any device.
+
+Nothing in the loop reads a value back to the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from kramers_grok.core.rng import Purpose
+from kramers_grok.dynamics import torch_noise
+from kramers_grok.dynamics.process import Record, State, Watch
+
+__all__ = ["Step", "run"]
+
+Buffers = Mapping[str, Tensor]
+# (theta, streams, step, buffers) → (theta, buffers)
+Step = Callable[[Tensor, Tensor, int, Buffers], tuple[Tensor, Buffers]]
+
+
+@dataclass(frozen=True)
+class _Border:
+    """Signed distance of replicas to the watched border, taken flat over one step."""
+
+    order_parameters: Callable[[Tensor], Tensor]
+    watch: Watch
+
+    def score(self, theta: Tensor) -> Tensor:
+        region = self.watch.region
+        m: Tensor = self.order_parameters(theta)[:, region.feature]
+        return -m if region.sign < 0 else m
+
+    def distance(self, theta: Tensor) -> Tensor:
+        with torch.enable_grad():
+            point = theta.detach().requires_grad_(True)
+            score = self.score(point)
+            (slope,) = torch.autograd.grad(score.sum(), point)
+        gap = self.watch.region.sign * self.watch.region.threshold - score.detach()
+        return gap / slope.norm(dim=-1).clamp_min(torch.finfo(theta.dtype).tiny)
+
+
+def run(
+    state: State,
+    n_steps: int,
+    step: Step,
+    order_parameters: Callable[[Tensor], Tensor],
+    watch: Watch | None,
+    bridge_scale: float,
+) -> tuple[State, Record]:
+    """Advance a batch by `n_steps`, freezing each replica at the step where it enters the watched region.
+
+    Parameters
+    ----------
+    bridge_scale : float
+        T·dt, half the variance of one step's noise: a path between two points at distances d₀, d₁ from the
+        border crossed it with probability exp(−d₀ d₁ / (T dt)).
+    """
+    theta, buffers = state.theta, state.buffers
+    replicas = state.n_replicas
+    hit = torch.full((replicas,), -1, dtype=torch.int64, device=theta.device)
+    best = torch.full((replicas,), -torch.inf, dtype=theta.dtype, device=theta.device)
+    border = _Border(order_parameters, watch) if watch is not None else None
+    for number in range(state.step, state.step + n_steps):
+        moved, buffers = step(theta, state.streams, number, buffers)
+        if border is None or watch is None:
+            theta = moved
+            continue
+        alive = hit < 0
+        score = border.score(moved)
+        crossed = score >= watch.region.sign * watch.region.threshold
+        if watch.bridge:
+            exponent = -(border.distance(theta) * border.distance(moved)) / bridge_scale
+            uniform = torch_noise.uniforms(state.seed, Purpose.BRIDGE, state.streams, number, 1, dtype=theta.dtype)
+            crossed = crossed | (uniform[:, 0] < torch.exp(exponent.clamp_max(0.0)))
+        theta = torch.where(alive[:, None], moved, theta)
+        best = torch.where(alive & (score > best), score, best)
+        hit = torch.where(alive & crossed, number + 1, hit)
+    return replace(state, theta=theta, step=state.step + n_steps, buffers=buffers), Record(hit, best)

@@ -1,0 +1,162 @@
+"""What everything that watches a process needs: a Markov chain on a batch of replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from kramers_grok.core.exceptions import InvalidParameterError
+from kramers_grok.core.region import Region
+
+__all__ = ["Process", "Record", "State", "Watch", "clone", "resolve_device", "select", "starting_points"]
+
+MAX_REPLICAS = 2**32  # a stream number is one 32-bit word of the noise counter
+
+
+@dataclass(frozen=True)
+class State:
+    """A batch of replicas at one step.
+
+    Attributes
+    ----------
+    theta : Tensor, shape (replica, parameter)
+    streams : Tensor of int64, shape (replica,)
+        The noise stream of each replica: its number, whatever left before it.
+    step : int
+        Steps taken since the start (one clock for all).
+    seed : int
+        Key of the noise.
+    buffers : mapping of str to Tensor, each of shape (replica, ...)
+        What the chain remembers besides `theta` (the order of a shuffled epoch, say).
+    """
+
+    theta: Tensor
+    streams: Tensor
+    step: int
+    seed: int
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def n_replicas(self) -> int:
+        """Number of replicas in the batch."""
+        return int(self.theta.shape[0])
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What to look for at every step.
+
+    Attributes
+    ----------
+    region : Region
+        A replica whose order parameter lies in it has escaped and is frozen there.
+    bridge : bool
+        Count crossings between two steps too: with the Brownian-bridge probability
+        exp(−d₀ d₁ / (T dt)), d the distances to the border, taken flat over one step. Only for
+        processes that approximate a diffusion.
+    """
+
+    region: Region
+    bridge: bool = False
+
+
+@dataclass(frozen=True)
+class Record:
+    """What happened to each replica while it advanced.
+
+    Attributes
+    ----------
+    hit_step : Tensor of int64, shape (replica,)
+        Step (counted from the start of the process) at which the replica was first in the region, −1 if it
+        was not. A crossing found by the bridge counts at the step's end.
+    best : Tensor, shape (replica,)
+        Highest score (order parameter, or minus it for a target below) seen at any step.
+    """
+
+    hit_step: Tensor
+    best: Tensor
+
+
+class Process(Protocol):
+    """A Markov chain on a batch of replicas: Langevin and SGD alike."""
+
+    @property
+    def dt(self) -> float:
+        """Time per step [time]."""
+        ...
+
+    @property
+    def is_diffusion(self) -> bool:
+        """Whether a step stands for continuous motion in between (then bridges make sense)."""
+        ...
+
+    def start(self, n_replicas: int, *, seed: int, point: ArrayLike | None = None) -> State:
+        """Return `n_replicas` replicas at `point` (the unlearned state if None), streams 0, 1, 2, …"""
+        ...
+
+    def advance(self, state: State, n_steps: int, watch: Watch | None = None) -> tuple[State, Record]:
+        """Take `n_steps` steps; replicas that enter the watched region stay frozen where they did."""
+        ...
+
+    def order_parameters(self, theta: Tensor) -> Tensor:
+        """Order parameters of `theta` (replica, parameter); shape (replica, feature)."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Scalar coordinates of the result: engine, temperature, lr, … by the schema's names."""
+        ...
+
+
+def select(state: State, index: Tensor) -> State:
+    """Return the replicas `index` (int64 numbers or a mask) of a batch, with their streams."""
+    return replace(
+        state,
+        theta=state.theta[index],
+        streams=state.streams[index],
+        buffers={name: buffer[index] for name, buffer in state.buffers.items()},
+    )
+
+
+def clone(state: State, index: Tensor, streams: Tensor) -> State:
+    """Return copies of the replicas `index`, each with a new noise stream of its own.
+
+    Parameters
+    ----------
+    streams : Tensor of int64, shape (len(index),)
+        Stream numbers never used before under this seed, or the copies repeat another replica's noise.
+    """
+    return replace(select(state, index), streams=streams)
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device asked for; "auto" takes CUDA where there is one."""
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def starting_points(
+    n_replicas: int, n_parameters: int, point: ArrayLike | None, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Return the start as a tensor of shape (replica, parameter), zeros if `point` is None."""
+    if not 1 <= n_replicas < MAX_REPLICAS:
+        raise InvalidParameterError(
+            f"`n_replicas` = {n_replicas}, expected 1 to {MAX_REPLICAS - 1}: every replica has a noise stream."
+        )
+    if point is None:
+        return torch.zeros((n_replicas, n_parameters), dtype=dtype, device=device)
+    start = torch.as_tensor(np.asarray(point, dtype=np.float64)).to(dtype=dtype, device=device)
+    if tuple(start.shape) == (n_parameters,):
+        start = start.expand(n_replicas, -1)
+    if tuple(start.shape) != (n_replicas, n_parameters):
+        raise InvalidParameterError(
+            f"`start` has shape {tuple(start.shape)}, expected ({n_parameters},) or ({n_replicas}, {n_parameters}): "
+            "one row is one replica.\nUse a single point to start all replicas there."
+        )
+    return start.clone()

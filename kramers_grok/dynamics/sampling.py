@@ -1,0 +1,244 @@
+"""Batch sources: which samples each step sees, as second moments of the batch.
+
+For a linear network a batch enters through Σ̂_xx = Σ x xᵀ/B and Σ̂_yx = Σ y xᵀ/B only. Every source is counter
+based: the batch of a replica at a step depends on the seed, the replica's stream and the step alone.
+
+The sampler is part of the noise (N samples, batch size B, learning rate η):
+
+- with replacement: the noise has the covariance C of the per-sample gradients (normalised by 1/N), over B;
+- without replacement, independent from step to step: times (N − B)/(N − 1);
+- shuffled epochs (PyTorch's ``shuffle=True``): the batches of an epoch are anticorrelated, so slow directions feel
+  far less noise than either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kramers_grok.core import checks
+from kramers_grok.core.exceptions import InvalidParameterError
+from kramers_grok.core.rng import Purpose
+from kramers_grok.dynamics import torch_noise
+from kramers_grok.models.base import BatchModel
+from kramers_grok.models.data import FiniteData, OnlineTeacher, Population
+
+__all__ = [
+    "BatchSource",
+    "FullBatch",
+    "Sampler",
+    "ShuffledEpochs",
+    "WithReplacement",
+    "WithoutReplacement",
+    "batch_source",
+]
+
+
+@dataclass(frozen=True)
+class WithReplacement:
+    """Every sample of every batch is drawn anew from all N."""
+
+
+@dataclass(frozen=True)
+class WithoutReplacement:
+    """Every batch holds B different samples, drawn anew at each step."""
+
+
+@dataclass(frozen=True)
+class ShuffledEpochs:
+    """Each epoch walks through a new random order; an incomplete last batch is dropped."""
+
+
+@dataclass(frozen=True)
+class FullBatch:
+    """Every step sees all N samples: gradient descent."""
+
+
+Sampler = WithReplacement | WithoutReplacement | ShuffledEpochs | FullBatch
+
+
+class BatchSource(Protocol):
+    """Draws the second moments of one step's batches."""
+
+    def buffers(self, n_replicas: int) -> dict[str, Tensor]:
+        """Return what the source remembers from step to step, one row a replica."""
+        ...
+
+    def moments(
+        self, seed: int, streams: Tensor, step: int, buffers: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        """Return Σ̂_xx (replica or 1, d, d), Σ̂_yx (replica or 1, o, d) and the new buffers."""
+        ...
+
+
+class ConstantSource:
+    """The same moments at every step: the population, or the full batch."""
+
+    def __init__(self, xx: Tensor, yx: Tensor) -> None:
+        self.xx, self.yx = xx[None], yx[None]
+
+    def buffers(self, n_replicas: int) -> dict[str, Tensor]:
+        """Nothing to remember."""
+        return {}
+
+    def moments(
+        self, seed: int, streams: Tensor, step: int, buffers: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        """The constant moments."""
+        return self.xx, self.yx, buffers
+
+
+class OnlineSource:
+    """Fresh Gaussian samples at every step.
+
+    With one input and one output the moments are drawn exactly, at a cost that does not depend on B:
+    Σ̂_xx = q χ²_B / B and Σ̂_yx = σ Σ̂_xx + s √(Σ̂_xx / B) · n, n standard normal.
+    """
+
+    def __init__(self, model: BatchModel, label_noise: float, batch_size: int, like: Tensor) -> None:
+        self.matrix = model.teacher_matrix.to(like)
+        self.variance = model.input_variance
+        self.label_noise = label_noise
+        self.batch_size = batch_size
+
+    def buffers(self, n_replicas: int) -> dict[str, Tensor]:
+        """Nothing to remember."""
+        return {}
+
+    def moments(
+        self, seed: int, streams: Tensor, step: int, buffers: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        """Moments of B fresh samples."""
+        size, (outputs, inputs) = self.batch_size, self.matrix.shape
+        dtype = self.matrix.dtype
+        if inputs == outputs == 1:
+            chi2 = torch_noise.chi_square(size, seed, Purpose.DATA, streams, step, dtype=dtype)
+            noise = torch_noise.normals(seed, Purpose.LABEL, streams, step, 1, dtype=dtype)[:, 0]
+            scalar = chi2 * (self.variance / size)
+            cross = self.matrix[0, 0] * scalar + self.label_noise * torch.sqrt(scalar / size) * noise
+            return scalar[:, None, None], cross[:, None, None], buffers
+        x = torch_noise.normals(seed, Purpose.DATA, streams, step, size * inputs, dtype=dtype)
+        x = x.reshape(-1, size, inputs) * self.variance**0.5
+        xx = torch.bmm(x.transpose(1, 2), x) / size
+        yx = torch.matmul(self.matrix, xx)
+        if self.label_noise:
+            noise = torch_noise.normals(seed, Purpose.LABEL, streams, step, size * outputs, dtype=dtype)
+            noise = noise.reshape(-1, size, outputs) * self.label_noise
+            yx = yx + torch.bmm(noise.transpose(1, 2), x) / size
+        return xx, yx, buffers
+
+
+class FiniteSource:
+    """Minibatches of a finite data set."""
+
+    def __init__(self, data: FiniteData, batch_size: int, sampler: Sampler, like: Tensor) -> None:
+        self.x = torch.as_tensor(data.x).to(like)
+        self.y = torch.as_tensor(data.y).to(like)
+        self.batch_size = batch_size
+        self.sampler = sampler
+        self.steps_per_epoch = data.n_samples // batch_size
+
+    def buffers(self, n_replicas: int) -> dict[str, Tensor]:
+        """The current epoch's order, for shuffled epochs."""
+        if isinstance(self.sampler, ShuffledEpochs):
+            order = torch.zeros((n_replicas, len(self.x)), dtype=torch.int64, device=self.x.device)
+            return {"order": order}
+        return {}
+
+    def indices(
+        self, seed: int, streams: Tensor, step: int, buffers: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Sample numbers of every replica's batch at this step, shape (replica, B)."""
+        n, size = len(self.x), self.batch_size
+        if isinstance(self.sampler, WithReplacement):
+            return torch_noise.integers(seed, Purpose.DATA, streams, step, n, size), buffers
+        if isinstance(self.sampler, WithoutReplacement):
+            return torch_noise.sample_without_replacement(seed, Purpose.DATA, streams, step, n, size), buffers
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if position == 0:
+            order = torch_noise.permutation(seed, Purpose.SHUFFLE, streams, epoch, n)
+            buffers = {**buffers, "order": order}
+        return buffers["order"][:, position * size : (position + 1) * size], buffers
+
+    def moments(
+        self, seed: int, streams: Tensor, step: int, buffers: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        """Moments of the samples drawn."""
+        index, buffers = self.indices(seed, streams, step, buffers)
+        x, y = self.x[index], self.y[index]
+        if x.shape[-1] == y.shape[-1] == 1:
+            xx = (x * x).sum(dim=1, keepdim=True) / self.batch_size
+            yx = (y * x).sum(dim=1, keepdim=True) / self.batch_size
+            return xx, yx, buffers
+        return (
+            torch.bmm(x.transpose(1, 2), x) / self.batch_size,
+            torch.bmm(y.transpose(1, 2), x) / self.batch_size,
+            buffers,
+        )
+
+
+def batch_source(
+    model: BatchModel,
+    data: OnlineTeacher | Population | FiniteData,
+    batch_size: int,
+    sampler: Sampler,
+    like: Tensor,
+) -> BatchSource:
+    """Return the source of batches; `like` gives dtype and device.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a batch is larger than the data set or the data do not fit the model.
+    """
+    identity = torch.eye(model.n_inputs, dtype=like.dtype, device=like.device)
+    if isinstance(data, Population):
+        return ConstantSource(model.input_variance * identity, model.input_variance * model.teacher_matrix.to(like))
+    if isinstance(data, OnlineTeacher):
+        if isinstance(sampler, FullBatch):
+            raise InvalidParameterError(
+                "An online teacher has no full batch: its samples never end.\n"
+                "Use `population()` for the exact gradient."
+            )
+        return OnlineSource(model, data.label_noise, batch_size, like)
+    check_finite(model, data, batch_size)
+    if isinstance(sampler, FullBatch):
+        xx = torch.as_tensor(data.input_covariance).to(like)
+        return ConstantSource(xx, torch.as_tensor(data.cross_covariance).to(like))
+    return FiniteSource(data, batch_size, sampler, like)
+
+
+def check_finite(model: BatchModel, data: FiniteData, batch_size: int) -> None:
+    """Raise if a data set does not fit the batch size, the model's shapes or its stated statistics."""
+    checks.positive_int("batch_size", batch_size)
+    if batch_size > data.n_samples:
+        raise InvalidParameterError(
+            f"`batch_size` = {batch_size}, expected at most the {data.n_samples} samples of the data set.\n"
+            f"Use `batch_size={data.n_samples}` or the sampler `FullBatch()`."
+        )
+    shape = (data.y.shape[1], data.x.shape[1])
+    if shape != (model.n_outputs, model.n_inputs):
+        raise InvalidParameterError(
+            f"The data have (outputs, inputs) = {shape}, the model has {(model.n_outputs, model.n_inputs)}.\n"
+            "Build the model from the data, for instance with `DeepLinearChain.from_data`."
+        )
+    matrix = np.asarray(model.teacher_matrix)
+    _check_moment("input variance", data.input_covariance, model.input_variance * np.eye(model.n_inputs))
+    _check_moment("teacher", data.cross_covariance, model.input_variance * matrix)
+
+
+def _check_moment(what: str, measured: NDArray[np.float64], stated: NDArray[np.float64]) -> None:
+    scale = float(np.abs(measured).max())
+    error = float(np.abs(measured - stated).max())
+    if error > 1e-8 * scale:
+        raise InvalidParameterError(
+            f"The data's {what} differs from the model's by {error:.3g} (of {scale:.3g}): theory would be asked about "
+            "another landscape than the one SGD descends.\n"
+            "Use `DeepLinearChain.from_data(x, y, …)`, or whiten the inputs."
+        )

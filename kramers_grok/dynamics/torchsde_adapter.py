@@ -1,0 +1,162 @@
+"""The one place that knows torchsde.
+
+What would go wrong otherwise, and how it is kept out:
+
+- isotropic noise is torchsde's ``noise_type="diagonal"``, not ``"additive"``;
+- its times are tensors that round: here the solver runs in units of the step, with integer Python floats;
+- save times between steps are interpolated and there is no early stopping: here it is driven step by step;
+- its Brownian motion keeps a growing tree and seeds itself from numpy's global generator: here the increments are
+  counter based and use no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchsde import BaseBrownian
+from torchsde._core import base_sde, methods  # the public sdeint can neither stop a replica nor use float times
+
+from kramers_grok.core.exceptions import InvalidParameterError
+from kramers_grok.core.rng import Purpose
+from kramers_grok.dynamics import torch_noise
+
+__all__ = ["CounterBrownian", "IsotropicSDE", "TorchSDEStepper"]
+
+METHODS = ("euler", "milstein", "srk")
+
+
+class IsotropicSDE:
+    r"""Overdamped Langevin dynamics, :math:`d\theta = -\nabla F\,dt + \sqrt{2T}\,dW` (Itô), as torchsde expects it.
+
+    Usable with ``torchsde.sdeint(sde, y0, ts, method="euler", dt=...)`` directly; always pass `method` and make `dt`
+    divide the save times.
+
+    Parameters
+    ----------
+    gradient : callable
+        ∇F of a batch, (replica, parameter) → (replica, parameter).
+    temperature : float
+        T [loss].
+    """
+
+    noise_type = "diagonal"
+    sde_type = "ito"
+
+    def __init__(self, gradient: Callable[[Tensor], Tensor], temperature: float) -> None:
+        self.gradient = gradient
+        self.temperature = temperature
+
+    def f(self, t: Any, y: Tensor) -> Tensor:
+        """Drift −∇F(y), shape (replica, parameter)."""
+        return -self.gradient(y)
+
+    def g(self, t: Any, y: Tensor) -> Tensor:
+        """Diffusion √(2T), shape (replica, parameter)."""
+        return torch.full_like(y, (2 * self.temperature) ** 0.5)
+
+
+class _StepUnits:
+    """An SDE in units of the step: drift times dt, diffusion times √dt, so that every step has length 1."""
+
+    def __init__(self, sde: IsotropicSDE, dt: float) -> None:
+        self.noise_type, self.sde_type = sde.noise_type, sde.sde_type
+        self._sde, self._dt, self._root = sde, dt, dt**0.5
+
+    def f(self, t: Any, y: Tensor) -> Tensor:
+        return torch.mul(self._sde.f(t, y), self._dt)
+
+    def g(self, t: Any, y: Tensor) -> Tensor:
+        return torch.mul(self._sde.g(t, y), self._root)
+
+
+class CounterBrownian(BaseBrownian):  # type: ignore[misc]
+    """Brownian increments over whole steps from the counter-based generator: no tree, no memory.
+
+    Parameters
+    ----------
+    seed : int
+    streams : Tensor of int64, shape (replica,)
+    n_channels : int
+        Number of independent components.
+    """
+
+    __slots__ = ("_channels", "_dtype", "_seed", "_streams")
+
+    def __init__(self, seed: int, streams: Tensor, n_channels: int, dtype: torch.dtype = torch.float64) -> None:
+        self._seed, self._streams, self._channels, self._dtype = seed, streams, n_channels, dtype
+
+    def __call__(self, ta: Any, tb: Any = None, return_U: bool = False, return_A: bool = False) -> Any:
+        """Return W(tb) − W(ta), and with `return_U` the integral ∫ (W(t) − W(ta)) dt too, for tb = ta + 1."""
+        step = int(ta)
+        if tb is None or float(tb) - float(ta) != 1 or float(ta) != step or return_A:
+            raise InvalidParameterError(
+                f"Increments exist over single whole steps only, not from {ta} to {tb}.\n"
+                "Use torchsde's own BrownianInterval for other grids."
+            )
+        if not return_U:
+            return self._normals(step, Purpose.LANGEVIN)
+        # ∫W dt over a unit step given W: mean W/2, variance 1/12.
+        w = self._normals(step, Purpose.LANGEVIN)
+        return w, 0.5 * w + self._normals(step, Purpose.LEVY) * 12**-0.5
+
+    def _normals(self, step: int, purpose: Purpose) -> Tensor:
+        return torch_noise.normals(self._seed, purpose, self._streams, step, self._channels, dtype=self._dtype)
+
+    def __repr__(self) -> str:
+        return f"CounterBrownian(seed={self._seed}, shape={tuple(self.shape)})"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type of the increments."""
+        return self._dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the increments."""
+        return self._streams.device
+
+    @property
+    def shape(self) -> torch.Size:
+        """(replica, channel)."""
+        return torch.Size((self._streams.shape[0], self._channels))
+
+    @property
+    def levy_area_approximation(self) -> str:
+        """Which integrals of W are provided: the space-time one."""
+        return "space-time"
+
+
+class TorchSDEStepper:
+    """Single steps of one of torchsde's solvers.
+
+    Parameters
+    ----------
+    sde : IsotropicSDE
+    dt : float
+        Step [time].
+    method : str
+        torchsde's name of the method: "euler", "milstein" or "srk".
+    """
+
+    def __init__(self, sde: IsotropicSDE, dt: float, method: str) -> None:
+        if method not in METHODS:
+            raise InvalidParameterError(
+                f"`method` = {method!r}, expected one of {METHODS}: torchsde's solvers for Itô equations with diagonal "
+                'noise.\nUse `TorchSDE("euler")`.'
+            )
+        self._sde = base_sde.ForwardSDE(_StepUnits(sde, dt))
+        self._solver = methods.select(method=method, sde_type="ito")
+
+    def __call__(
+        self, seed: int, theta: Tensor, streams: Tensor, number: int, buffers: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Take step `number` with the noise of `streams`."""
+        bm = CounterBrownian(seed, streams, theta.shape[1], theta.dtype)
+        solver = self._solver(sde=self._sde, bm=bm, dt=1.0, adaptive=False, rtol=0.0, atol=0.0, dt_min=0.0, options={})
+        start = float(number)
+        extra = solver.init_extra_solver_state(start, theta)
+        moved, _ = solver.step(start, start + 1.0, theta, extra)
+        return moved, buffers

@@ -1,0 +1,1 @@
+"""What moves: replica-batched networks and their data."""

@@ -1,0 +1,128 @@
+"""What dynamics need of a model, and torch versions of symbolic landscapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import sympy
+import torch
+from torch import Tensor
+
+from kramers_grok.core.landscape import Landscape, with_float_constants
+
+__all__ = ["BatchModel", "Model", "SymbolicModel", "torch_function"]
+
+
+class Model(Protocol):
+    """A replica-batched energy: `theta` has shape (replica, parameter)."""
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters."""
+        ...
+
+    def energy(self, theta: Tensor) -> Tensor:
+        """Loss including weight decay, shape (replica,)."""
+        ...
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        """Gradient of `energy`, shape (replica, parameter)."""
+        ...
+
+    def order_parameters(self, theta: Tensor) -> Tensor:
+        """Order parameters m, shape (replica, feature)."""
+        ...
+
+
+@runtime_checkable
+class BatchModel(Model, Protocol):
+    """A model of linear response, whose loss on a batch depends on the batch's second moments only.
+
+    With Σ̂_xx and Σ̂_yx the second moments of a batch, the loss is
+    ½ tr(W Σ̂_xx Wᵀ) − tr(W Σ̂_yxᵀ) + ½ λ ‖θ‖² up to a constant, W the network's end-to-end map.
+    """
+
+    @property
+    def n_inputs(self) -> int:
+        """Input dimension d."""
+        ...
+
+    @property
+    def n_outputs(self) -> int:
+        """Output dimension o."""
+        ...
+
+    @property
+    def teacher_matrix(self) -> Tensor:
+        """Teacher's map M, shape (output, input)."""
+        ...
+
+    @property
+    def input_variance(self) -> float:
+        """Variance q of every input."""
+        ...
+
+    def batch_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
+        """Gradient of a batch's loss, weight decay included.
+
+        `xx` has shape (replica or 1, input, input), `yx` (replica or 1, output, input).
+        """
+        ...
+
+
+def torch_function(arguments: tuple[sympy.Symbol, ...], expressions: tuple[sympy.Expr, ...]) -> Callable[..., Tensor]:
+    """Compile expressions to one torch function of 1-D tensors; the result's last axis is the expression."""
+    numeric = [with_float_constants(e) for e in expressions]
+    function: Callable[..., Any] = sympy.lambdify(arguments, numeric, modules=[_TORCH, torch], cse=True)
+
+    def evaluate(*columns: Tensor) -> Tensor:
+        template = columns[0]
+        values = function(*columns)
+        # A constant expression comes back as a bare number.
+        return torch.stack([v if isinstance(v, Tensor) else torch.full_like(template, float(v)) for v in values], -1)
+
+    return evaluate
+
+
+_TORCH = {
+    "Abs": torch.abs,
+    "sign": torch.sign,
+    "Max": torch.maximum,
+    "Min": torch.minimum,
+    "Heaviside": lambda x, h=0.5: torch.heaviside(x, torch.full_like(x, float(h))),
+}
+
+
+class SymbolicModel:
+    """Torch functions of a symbolic landscape.
+
+    Parameters
+    ----------
+    landscape : Landscape
+        Any landscape; its coordinates are the parameters.
+    """
+
+    def __init__(self, landscape: Landscape) -> None:
+        self.landscape = landscape
+        coordinates = landscape.coordinates
+        self._energy = torch_function(coordinates, (landscape.energy,))
+        self._gradient = torch_function(coordinates, landscape.gradient)
+        self._order_parameters = torch_function(coordinates, landscape.order_parameters)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of coordinates."""
+        return self.landscape.dimension
+
+    def energy(self, theta: Tensor) -> Tensor:
+        """Energy, shape (replica,)."""
+        return self._energy(*theta.unbind(-1))[..., 0]
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        """Gradient, shape (replica, parameter)."""
+        return self._gradient(*theta.unbind(-1))
+
+    def order_parameters(self, theta: Tensor) -> Tensor:
+        """Order parameters, shape (replica, feature)."""
+        return self._order_parameters(*theta.unbind(-1))

@@ -1,0 +1,222 @@
+"""Deep linear networks in torch, batched over replicas, with hand-written gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from kramers_grok.core import checks
+from kramers_grok.core.exceptions import InvalidParameterError
+from kramers_grok.models.base import SymbolicModel
+from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
+
+__all__ = ["ChainModel", "DeepLinearNetwork"]
+
+
+class ChainModel(SymbolicModel):
+    """The scalar chain as a torch model: parameters a_1 … a_D, order parameter m = ∏ a_l.
+
+    Parameters
+    ----------
+    chain : DeepLinearChain
+    """
+
+    n_inputs = 1
+    n_outputs = 1
+
+    def __init__(self, chain: DeepLinearChain) -> None:
+        super().__init__(chain.landscape)
+        self.chain = chain
+
+    @property
+    def input_variance(self) -> float:
+        """Variance q of the input."""
+        return self.chain.input_variance
+
+    @property
+    def teacher_matrix(self) -> Tensor:
+        """Teacher's map, shape (1, 1)."""
+        return torch.tensor([[self.chain.singular_value]], dtype=torch.float64)
+
+    def batch_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
+        """(xx·m − yx) ∂m/∂a_l + λ a_l, shape (replica, parameter)."""
+        depth = theta.shape[-1]
+        below = [torch.ones_like(theta[:, 0])]
+        for layer in range(depth - 1):
+            below.append(below[-1] * theta[:, layer])
+        above = [torch.ones_like(theta[:, 0])]
+        for layer in range(depth - 1, 0, -1):
+            above.append(above[-1] * theta[:, layer])
+        above.reverse()
+        others = torch.stack([b * a for b, a in zip(below, above, strict=True)], dim=-1)
+        m = below[-1] * theta[:, -1]
+        residual = xx[:, 0, 0] * m - yx[:, 0, 0]
+        return residual[:, None] * others + self.chain.weight_decay * theta
+
+
+class DeepLinearNetwork:
+    r"""A deep linear network W_D … W_1 that learns a linear teacher M from white inputs.
+
+    .. math:: F = \tfrac q2 \|M - W_D\cdots W_1\|_F^2 + \tfrac\lambda2 \sum_l \|W_l\|_F^2
+
+    which is the population loss up to the label noise's constant. The order parameters are
+    :math:`m_k = u_k^T W_D\cdots W_1 v_k` with the teacher's singular vectors, strongest feature first.
+    Parameters are the entries of W_1, …, W_D, row by row, in one row of `theta`.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        (d, h_1, …, h_{D−1}, o): inputs, hidden widths, outputs.
+    teacher_matrix : array_like, shape (o, d), or (K,)
+        The map M; K numbers are its singular values on the diagonal.
+    weight_decay : float
+        λ > 0.
+    input_variance : float
+        q > 0, the variance of every input.
+
+    Raises
+    ------
+    InvalidParameterError
+        If shapes do not fit or a parameter is out of range.
+
+    Examples
+    --------
+    >>> network = DeepLinearNetwork((2, 3, 2), [2.0, 1.0], weight_decay=0.1)
+    >>> network.n_parameters
+    12
+    >>> theta = torch.zeros(1, 12, dtype=torch.float64)
+    >>> network.energy(theta).item(), network.order_parameters(theta).tolist()
+    (2.5, [[0.0, 0.0]])
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        teacher_matrix: ArrayLike,
+        *,
+        weight_decay: float,
+        input_variance: float = 1.0,
+    ) -> None:
+        self.widths = tuple(checks.positive_int("widths", w) for w in widths)
+        if len(self.widths) < 3:
+            raise InvalidParameterError(
+                f"`widths` = {self.widths}, expected (inputs, hidden widths …, outputs): at least one hidden layer.\n"
+                "Use `widths=(d, h, o)` for a network with one hidden layer."
+            )
+        self.weight_decay = checks.positive("weight_decay", weight_decay)
+        self._input_variance = checks.positive("input_variance", input_variance)
+        matrix = checks.finite_array("teacher_matrix", teacher_matrix)
+        if matrix.ndim == 1 and len(matrix) <= min(self.widths[0], self.widths[-1]):
+            diagonal = np.zeros((self.widths[-1], self.widths[0]))
+            np.fill_diagonal(diagonal[: len(matrix), : len(matrix)], matrix)
+            matrix = diagonal
+        if matrix.shape != (self.widths[-1], self.widths[0]):
+            raise InvalidParameterError(
+                f"`teacher_matrix` has shape {matrix.shape}, expected ({self.widths[-1]}, {self.widths[0]}) = "
+                "(outputs, inputs): it maps inputs to outputs.\nUse `teacher_matrix.T`, or change `widths`."
+            )
+        self._matrix = matrix
+
+    @property
+    def depth(self) -> int:
+        """Number of weight layers D."""
+        return len(self.widths) - 1
+
+    @property
+    def n_inputs(self) -> int:
+        """Input dimension d."""
+        return self.widths[0]
+
+    @property
+    def n_outputs(self) -> int:
+        """Output dimension o."""
+        return self.widths[-1]
+
+    @property
+    def input_variance(self) -> float:
+        """Variance q of every input."""
+        return self._input_variance
+
+    @property
+    def teacher_matrix(self) -> Tensor:
+        """Teacher's map M, shape (output, input)."""
+        return torch.as_tensor(self._matrix)
+
+    @cached_property
+    def singular_values(self) -> NDArray[np.float64]:
+        """Singular values of the teacher, strongest first; zeros left out."""
+        values = np.linalg.svd(self._matrix, compute_uv=False)
+        return np.asarray(values[values > 1e-12 * values[0]])
+
+    @cached_property
+    def n_parameters(self) -> int:
+        """Number of weights."""
+        return sum(a * b for a, b in pairwise(self.widths))
+
+    def layers(self, theta: Tensor) -> list[Tensor]:
+        """Weights W_1 … W_D, each of shape (replica, h_l, h_{l−1})."""
+        sizes = [a * b for a, b in pairwise(self.widths)]
+        parts = torch.split(theta, sizes, dim=-1)
+        return [p.reshape(-1, b, a) for p, (a, b) in zip(parts, pairwise(self.widths), strict=True)]
+
+    def product(self, theta: Tensor) -> Tensor:
+        """End-to-end map W_D … W_1, shape (replica, output, input)."""
+        return self._products_below(self.layers(theta))[-1]
+
+    @staticmethod
+    def _products_below(layers: list[Tensor]) -> list[Tensor]:
+        products = [layers[0]]
+        for layer in layers[1:]:
+            products.append(torch.bmm(layer, products[-1]))
+        return products
+
+    def energy(self, theta: Tensor) -> Tensor:
+        """Population loss with weight decay (label noise left out), shape (replica,)."""
+        residual = self.product(theta) - self.teacher_matrix.to(theta)
+        fit = residual.square().sum(dim=(-2, -1))
+        return 0.5 * self._input_variance * fit + 0.5 * self.weight_decay * theta.square().sum(dim=-1)
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        """Gradient of `energy`, shape (replica, parameter)."""
+        identity = torch.eye(self.n_inputs, dtype=theta.dtype, device=theta.device)[None]
+        xx = self._input_variance * identity
+        yx = self._input_variance * self.teacher_matrix.to(theta)[None]
+        return self.batch_gradient(theta, xx, yx)
+
+    def batch_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
+        """Gradient of a batch's loss, weight decay included: A_lᵀ (W Σ̂_xx − Σ̂_yx) B_lᵀ + λ W_l."""
+        layers = self.layers(theta)
+        below = self._products_below(layers)
+        replicas = theta.shape[0]
+        error = torch.bmm(below[-1], xx.expand(replicas, -1, -1)) - yx
+        gradients: list[Tensor] = []
+        back = error  # A_lᵀ · error for the layers above l, from the top down
+        for index in range(len(layers) - 1, -1, -1):
+            gradient = torch.bmm(back, below[index - 1].transpose(1, 2)) if index else back
+            gradients.append(gradient.reshape(replicas, -1))
+            if index:
+                back = torch.bmm(layers[index].transpose(1, 2), back)
+        gradients.reverse()
+        return torch.cat(gradients, dim=-1) + self.weight_decay * theta
+
+    @cached_property
+    def _singular_vectors(self) -> tuple[Tensor, Tensor]:
+        u, _, vt = np.linalg.svd(self._matrix)
+        rank = len(self.singular_values)
+        return torch.as_tensor(u[:, :rank].T.copy()), torch.as_tensor(vt[:rank].copy())
+
+    def order_parameters(self, theta: Tensor) -> Tensor:
+        """m_k = u_kᵀ W v_k, strongest feature first, shape (replica, feature)."""
+        left, right = (v.to(theta) for v in self._singular_vectors)
+        product = self.product(theta)
+        return (left[None, :, :, None] * product[:, None] * right[None, :, None, :]).sum(dim=(-2, -1))
+
+    def mode(self, feature: int = 0) -> Mode:
+        """Theory of one feature's balanced mode."""
+        return Mode(self.depth, float(self.singular_values[feature]), self.weight_decay, self._input_variance)

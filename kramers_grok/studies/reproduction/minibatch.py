@@ -1,0 +1,121 @@
+"""No injected noise at all: what minibatch noise alone does to a trapped chain.
+
+The gradient noise of every layer is a product of the other layers, so it vanishes at the trap: it is gated. From a
+small amplitude nothing escapes, whatever η/B, and the amplitude decays on at rate λ. Only replicas that start close
+to the barrier are carried over it, with the splitting probability of the balanced mode.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from kramers_grok.core.region import Region, beyond
+from kramers_grok.core.schema import describe
+from kramers_grok.dynamics.sgd import SGD
+from kramers_grok.escape.first_passage import first_passage
+from kramers_grok.models.data import teacher
+from kramers_grok.theory.deep_linear import DeepLinearChain
+
+if TYPE_CHECKING:
+    from kramers_grok.studies.reproduction.job import Job
+    from kramers_grok.studies.reproduction.settings import Settings
+
+__all__ = ["NAME", "n_cells", "run"]
+
+NAME = "minibatch"
+BATCHES = (1, 4, 16)
+AMPLITUDES = (1e-3, 0.05, 0.10, 0.15, 0.20, 0.25)
+LABEL_NOISE = 1.0
+LR = 0.1
+TIME = 400.0
+
+
+def n_cells(settings: Settings) -> int:
+    """Return the number of cells."""
+    return len(BATCHES) * len(AMPLITUDES)
+
+
+def run(job: Job) -> xr.DataTree:
+    """Compute the fraction that escapes against the amplitude it starts from, and what is left of the others."""
+    s = job.settings
+    chain = DeepLinearChain(s.depth, s.singular_value, s.weight_decay)
+    target = beyond(chain.barrier())
+    replicas = s.n_replicas
+    key = {
+        "chain": [s.depth, s.singular_value, s.weight_decay],
+        "label_noise": LABEL_NOISE,
+        "lr": LR,
+        "time": TIME,
+        "threshold": target.threshold,
+        "n_replicas": replicas,
+    }
+    cells = [
+        [
+            job.cell(
+                "minibatch-sgd",
+                key | {"batch_size": batch, "amplitude": amplitude},
+                partial(_measure, chain, target, batch, amplitude, replicas, job),
+            )
+            for amplitude in AMPLITUDES
+        ]
+        for batch in BATCHES
+    ]
+    fractions = np.array([[float(cell.escaped.mean()) for cell in row] for row in cells])
+    left = np.array([[float(cell.amplitude_left) for cell in row] for row in cells])
+    saddle = chain.saddle_amplitude()
+    data = {
+        "escaped_fraction": (
+            ("batch_size", "amplitude"),
+            fractions,
+            {"units": "1", "long_name": "fraction of replicas that escaped"},
+        ),
+        "amplitude_left": (
+            ("batch_size", "amplitude"),
+            left,
+            {"units": "weight", "long_name": "median amplitude of the censored replicas at the horizon"},
+        ),
+    }
+    coords = {
+        "batch_size": ("batch_size", list(BATCHES), describe("batch_size")),
+        "amplitude": ("amplitude", list(AMPLITUDES), describe("amplitude")),
+    }
+    dataset = xr.Dataset(data, coords=coords).assign_attrs(
+        lr=LR, label_noise=LABEL_NOISE, horizon=TIME, n_replicas=replicas, saddle_amplitude=saddle
+    )
+    return xr.DataTree.from_dict({"/sgd": dataset}, name=NAME)
+
+
+def _measure(
+    chain: DeepLinearChain,
+    target: Region,
+    batch: int,
+    amplitude: float,
+    replicas: int,
+    job: Job,
+    seed: int,
+    progress: Any,
+) -> xr.Dataset:
+    process = SGD(
+        chain,
+        teacher(label_noise=LABEL_NOISE),
+        lr=LR,
+        batch_size=batch,
+        n_threads=job.n_threads,
+        device=job.device,
+    )
+    start = np.full(chain.depth, amplitude)
+    run = first_passage(
+        process, target=target, n_replicas=replicas, max_time=TIME, seed=seed, start=start, progress=progress
+    )
+    # The same noise again without a target: how small the trapped ones have become.
+    state, _ = process.advance(process.start(replicas, seed=seed, point=start), int(np.ceil(TIME / LR)))
+    trapped = torch.as_tensor(~run.escaped.values)
+    remaining = state.theta.cpu()[trapped].abs().mean(dim=1)
+    median = float(remaining.median()) if len(remaining) else float("nan")
+    run["amplitude_left"] = ((), median, {"units": "weight", "long_name": "median amplitude at the horizon"})
+    return run

@@ -1,0 +1,82 @@
+"""What the arms share: one run beside its prediction, and runs gathered in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from kramers_grok.analysis.hypotheses import ks_test
+from kramers_grok.analysis.survival import mean_exit_time
+from kramers_grok.core.region import Region
+from kramers_grok.core.schema import describe
+from kramers_grok.dynamics.process import Process
+from kramers_grok.escape.first_passage import first_passage
+from kramers_grok.theory.exit_law import ExitTime
+
+__all__ = ["measure", "table"]
+
+HORIZON = 10.0  # predicted mean times; e^-10 of the replicas are censored
+
+
+def measure(
+    process: Process,
+    predicted: ExitTime,
+    *,
+    target: Region,
+    n_replicas: int,
+    seed: int,
+    progress: Callable[[int, int, float], None] | None = None,
+    start: Any = None,
+    horizon: float | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Run a process to its escapes and put the prediction for the same process beside them."""
+    run = first_passage(
+        process,
+        target=target,
+        n_replicas=n_replicas,
+        max_time=horizon if horizon is not None else HORIZON * predicted.mean,
+        seed=seed,
+        start=start,
+        progress=progress,
+    )
+    for name, value in (extra or {}).items():
+        run[name] = ((), value, {"units": "1", "long_name": name.replace("_", " ")})
+    run["predicted_mean"] = ((), predicted.mean, {"units": "time", "long_name": "predicted mean exit time"})
+    run["ks_p_value"] = ((), ks_test(run, predicted.survival).p_value, describe("ks_p_value"))
+    return run
+
+
+_COLUMNS = (
+    "temperature", "lr", "batch_size", "dt", "noise_std", "label_noise", "horizon", "predicted_mean", "ks_p_value",
+)  # fmt: skip
+
+
+def table(runs: Sequence[xr.Dataset], columns: Sequence[str] = ()) -> xr.Dataset:
+    """Gather runs: one row each with its estimate, interval, prediction and their difference in standard errors."""
+    estimates = [mean_exit_time(run, min_escapes=1) for run in runs]
+    rows: dict[str, list[float]] = {
+        "mean_exit_time": [e.value for e in estimates],
+        "standard_error": [e.standard_error for e in estimates],
+        "lower": [e.lower for e in estimates],
+        "upper": [e.upper for e in estimates],
+        "n_escaped": [float(e.n_escaped) for e in estimates],
+        "n_replicas": [float(e.n) for e in estimates],
+    }
+    for name in (*_COLUMNS, *columns):
+        if all(name in run.variables for run in runs):
+            rows[name] = [float(run[name]) for run in runs]
+    result = xr.Dataset({name: ("run", np.asarray(values), _label(name, runs[0])) for name, values in rows.items()})
+    if "predicted_mean" in rows:
+        z = (result["mean_exit_time"] - result["predicted_mean"]) / result["standard_error"]
+        result["difference_se"] = ("run", z.values, describe("difference_se"))
+    return result
+
+
+def _label(name: str, run: xr.Dataset) -> dict[str, str]:
+    if name in run.variables and run[name].attrs:
+        return {k: str(v) for k, v in run[name].attrs.items()}
+    return describe(name)
