@@ -309,7 +309,7 @@ def phases(ds: xr.Dataset, ax: Axes | None = None, *, max_features: int = 60) ->
     if "n_states" in ds.variables:
         states = ds["n_states"].sortby("weight_decay")
         x = states["weight_decay"].values
-        ax.step(x, states.values, where="mid", color="black", lw=1.2, label=label(states))
+        ax.step(x, states.values, where="pre", color="black", lw=1.2, label=label(states))
     ax.set_xscale("log")
     if np.nanmax(spinodal) < 50 * np.nanmin(binodal):
         _few_ticks(ax)

@@ -81,9 +81,9 @@ def fraction(name: str, value: Any, why: str = "", fix: str = "") -> float:
 def positive_int(name: str, value: Any, minimum: int = 1, why: str = "", fix: str = "") -> int:
     """Return `value` as an int of at least `minimum`."""
     rule = f"an integer >= {minimum}"
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
-        if not (isinstance(value, numbers.Real) and float(value).is_integer()):
-            raise invalid(name, value, rule, why, fix)
+    whole = isinstance(value, numbers.Integral) or (isinstance(value, numbers.Real) and float(value).is_integer())
+    if isinstance(value, bool | np.bool_) or not whole:
+        raise invalid(name, value, rule, why, fix)
     number = int(value)
     if number < minimum:
         raise invalid(name, value, rule, why, fix)

@@ -240,9 +240,20 @@ def fill_normal_table(out: Floats, seed_lo: Any, seed_hi: Any, purpose: Any, str
 # ---------------------------------------------------------------- compiled: one replica
 
 
+@inline_njit
+def _marsaglia_tsang(w0: Any, w1: Any, w2: Any, d: float) -> float:
+    """One attempt: the chi-square number of 2(d + ⅓) degrees of freedom, or −1 where it is rejected; no branch."""
+    x, _ = box_muller(w0, w1)
+    v = 1.0 + x / math.sqrt(9.0 * d)
+    v = v * v * v
+    bound = 0.5 * x * x + d - d * v + d * log(v if v > 0.0 else 1.0)
+    accepted = (v > 0.0) & (log((np.float64(w2) + 0.5) * 2.0**-32) < bound)
+    return 2.0 * d * v if accepted else -1.0
+
+
 @njit
 def draw_chi_square(
-    dof: int, seed_lo: Any, seed_hi: Any, purpose: Any, stream: Any, step: Any, index: int = 0
+    dof: int, seed_lo: Any, seed_hi: Any, purpose: Any, stream: Any, step: Any, index: int = 0, attempts: int = 0
 ) -> float:
     """Chi-square number with `dof` ≥ 1 degrees of freedom, by Marsaglia and Tsang's rejection.
 
@@ -253,6 +264,8 @@ def draw_chi_square(
     ----------
     index : int
         Distinguishes several chi-square numbers of one step.
+    attempts : int
+        Attempts known to be rejected.
 
     Notes
     -----
@@ -260,17 +273,28 @@ def draw_chi_square(
     """
     first = FIRST_CHI_SQUARE_BLOCK + CHI_SQUARE_ATTEMPTS * index
     d = 0.5 * dof - 1.0 / 3.0
-    c = 1.0 / math.sqrt(9.0 * d)
-    for attempt in range(CHI_SQUARE_ATTEMPTS):
+    for attempt in range(attempts, CHI_SQUARE_ATTEMPTS):
         w0, w1, w2, _ = threefry4x32_13(purpose, stream, step, first + attempt, seed_lo, seed_hi)
-        x, _ = box_muller(w0, w1)
         if dof == 1:
+            x, _ = box_muller(w0, w1)
             return x * x
-        v = 1.0 + c * x
-        v = v * v * v
-        if v > 0.0 and log((np.float64(w2) + 0.5) * 2.0**-32) < 0.5 * x * x + d - d * v + d * log(v):
-            return 2.0 * d * v
+        drawn = _marsaglia_tsang(w0, w1, w2, d)
+        if drawn >= 0.0:
+            return drawn
     return 2.0 * d
+
+
+@njit
+def _attempt_row(out: Floats, words0: Words, words1: Words, words2: Words, d: float) -> None:
+    for i in range(out.shape[0]):
+        out[i] = _marsaglia_tsang(words0[i], words1[i], words2[i], d)
+
+
+@njit
+def _square_row(out: Floats, words0: Words, words1: Words) -> None:
+    for i in range(out.shape[0]):
+        x, _ = box_muller(words0[i], words1[i])
+        out[i] = x * x
 
 
 @inline_njit
@@ -350,9 +374,21 @@ def draw_permutation(out: Integers, seed_lo: Any, seed_hi: Any, purpose: Any, st
 def chi_square_rows(
     out: Floats, dof: int, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step: Any, index: int
 ) -> None:
-    """Write a chi-square number per replica; shape (replica,)."""
-    for i in range(streams.shape[0]):
-        out[i] = draw_chi_square(dof, seed_lo, seed_hi, purpose, streams[i], step, index)
+    """Write one chi-square number per replica; shape (replica,). What `draw_chi_square` draws, many at once."""
+    first = FIRST_CHI_SQUARE_BLOCK + CHI_SQUARE_ATTEMPTS * index
+    d = 0.5 * dof - 1.0 / 3.0
+    words = np.empty((4, min(out.shape[0], _CHUNK)), np.uint32)
+    for begin in range(0, out.shape[0], _CHUNK):
+        end = min(begin + _CHUNK, out.shape[0])
+        fill_word_quads(words[:, : end - begin], seed_lo, seed_hi, purpose, streams[begin:end], step, first)
+        if dof == 1:
+            _square_row(out[begin:end], words[0], words[1])
+            continue
+        # The first attempts of all replicas in vector instructions; the few rejected ones go on alone.
+        _attempt_row(out[begin:end], words[0], words[1], words[2], d)
+        for i in range(begin, end):
+            if out[i] < 0.0:
+                out[i] = draw_chi_square(dof, seed_lo, seed_hi, purpose, streams[i], step, index, 1)
 
 
 @njit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,12 @@ from numpy.typing import NDArray
 from kramers_grok.core.compiled import njit
 from kramers_grok.core.rng import Purpose
 from kramers_grok.core.rng_blocks import (
-    draw_chi_square,
+    chi_square_rows,
     draw_indices,
     draw_permutation,
     draw_subset,
-    fill_normals,
     locate,
+    refresh_normals,
 )
 from kramers_grok.core.threefry import threefry4x32_13
 
@@ -31,12 +32,16 @@ __all__ = [
     "bridge_uniform",
     "count_beyond",
     "count_near",
-    "moments",
+    "distinct_moments",
+    "epoch_moments",
+    "online_moments",
     "raise_peak",
+    "replacement_moments",
 ]
 
 Floats = NDArray[np.float64]
 Words = NDArray[np.uint32]
+Integers = NDArray[np.int64]
 
 BLOCK = 256  # replicas whose state, noise and scores stay in the first-level cache
 
@@ -84,67 +89,82 @@ def bridge_uniform(low: Any, high: Any, stream: Any, step: int) -> float:
 
 
 @njit
-def _online(
+def _online_row(
+    xx: Floats, yx: Floats, noise: Floats, batch_size: int, slope: float, variance: float, label_noise: float
+) -> None:
+    for i in range(xx.shape[0]):
+        xx[i] = xx[i] * (variance / batch_size)
+        yx[i] = slope * xx[i] + label_noise * math.sqrt(xx[i] / batch_size) * noise[i]
+
+
+@njit
+def online_moments(
     xx: Floats, yx: Floats, streams: Words, step: int, low: Any, high: Any,
-    batch_size: int, slope: float, variance: float, label_noise: float,
+    batch_size: int, slope: float, variance: float, label_noise: float, labels: Floats, fresh: bool,
 ) -> None:  # fmt: skip
-    noise = np.empty((1, streams.shape[0]))
-    fill_normals(noise, low, high, _LABEL, streams, step)
-    for i in range(streams.shape[0]):
-        chi2 = draw_chi_square(batch_size, low, high, _DATA, streams[i], step)
-        xx[i] = chi2 * (variance / batch_size)
-        yx[i] = slope * xx[i] + label_noise * np.sqrt(xx[i] / batch_size) * noise[0, i]
-
-
-@njit
-def _finite(
-    xx: Floats, yx: Floats, streams: Words, step: int, low: Any, high: Any, kind: int, batch_size: int,
-    all_xx: Floats, all_yx: Floats, order: NDArray[np.int64],
-) -> None:  # fmt: skip
-    n = all_xx.shape[0]
-    index = np.empty(batch_size, np.int64)
-    epoch, position = 0, 0
-    if kind == EPOCHS:
-        steps = n // batch_size
-        epoch, position = step // steps, step % steps
-    for i in range(streams.shape[0]):
-        if kind == REPLACEMENT:
-            draw_indices(index, n, low, high, _DATA, streams[i], step)
-        elif kind == DISTINCT:
-            draw_subset(index, n, low, high, _DATA, streams[i], step)
-        else:
-            if position == 0:
-                draw_permutation(order[i], low, high, _SHUFFLE, streams[i], epoch)
-            index[:] = order[i, position * batch_size : (position + 1) * batch_size]
-        sum_xx, sum_yx = 0.0, 0.0
-        for j in range(batch_size):
-            sum_xx += all_xx[index[j]]
-            sum_yx += all_yx[index[j]]
-        xx[i] = sum_xx / batch_size
-        yx[i] = sum_yx / batch_size
-
-
-@njit
-def moments(
-    xx: Floats, yx: Floats, streams: Words, step: int, low: Any, high: Any, kind: int, batch_size: int,
-    slope: float, variance: float, label_noise: float, all_xx: Floats, all_yx: Floats, order: NDArray[np.int64],
-) -> None:  # fmt: skip
-    """Draw the second moments of one step's batch for a block of replicas (one input, one output).
+    """Draw the second moments of one step's fresh samples for a block of replicas (one input, one output).
 
     Parameters
     ----------
     xx, yx : ndarray, shape (replica,)
-        Written: Σ̂_xx and Σ̂_yx.
-    kind : int
-        ONLINE, REPLACEMENT, DISTINCT or EPOCHS.
+        Written: Σ̂_xx = q χ²_B / B and Σ̂_yx = σ Σ̂_xx + s √(Σ̂_xx / B) n.
     slope, variance, label_noise : float
         σ, q and s of the online teacher.
-    all_xx, all_yx : ndarray, shape (sample,)
-        x² and x·y of the data set.
-    order : ndarray of int64, shape (replica, sample)
-        Each replica's order of the current epoch; written when a new one begins.
+    labels : ndarray
+        Room for the labels' noise, ``new_cache(1, replicas)``, kept from step to step; `fresh` at the first.
     """
-    if kind == ONLINE:
-        _online(xx, yx, streams, step, low, high, batch_size, slope, variance, label_noise)
-    else:
-        _finite(xx, yx, streams, step, low, high, kind, batch_size, all_xx, all_yx, order)
+    chi_square_rows(xx, batch_size, low, high, _DATA, streams, step, 0)
+    row = refresh_normals(labels, low, high, _LABEL, streams, step, 1, fresh)
+    _online_row(xx, yx, labels[row], batch_size, slope, variance, label_noise)
+
+
+@njit
+def _batch_means(xx: Floats, yx: Floats, i: int, index: Integers, all_xx: Floats, all_yx: Floats) -> None:
+    sum_xx, sum_yx = 0.0, 0.0
+    for j in range(index.shape[0]):
+        sum_xx += all_xx[index[j]]
+        sum_yx += all_yx[index[j]]
+    xx[i] = sum_xx / index.shape[0]
+    yx[i] = sum_yx / index.shape[0]
+
+
+@njit
+def replacement_moments(
+    xx: Floats, yx: Floats, streams: Words, step: int, low: Any, high: Any, batch_size: int,
+    all_xx: Floats, all_yx: Floats,
+) -> None:  # fmt: skip
+    """Draw the second moments of one step's batches with replacement; `all_xx` and `all_yx` hold x² and x·y."""
+    index = np.empty(batch_size, np.int64)
+    for i in range(streams.shape[0]):
+        draw_indices(index, all_xx.shape[0], low, high, _DATA, streams[i], step)
+        _batch_means(xx, yx, i, index, all_xx, all_yx)
+
+
+@njit
+def distinct_moments(
+    xx: Floats, yx: Floats, streams: Words, step: int, low: Any, high: Any, batch_size: int,
+    all_xx: Floats, all_yx: Floats,
+) -> None:  # fmt: skip
+    """Draw the second moments of one step's batches of different samples; arguments as `replacement_moments`."""
+    index = np.empty(batch_size, np.int64)
+    for i in range(streams.shape[0]):
+        draw_subset(index, all_xx.shape[0], low, high, _DATA, streams[i], step)
+        _batch_means(xx, yx, i, index, all_xx, all_yx)
+
+
+@njit
+def epoch_moments(
+    xx: Floats, yx: Floats, streams: Words, step: int, low: Any, high: Any, batch_size: int,
+    all_xx: Floats, all_yx: Floats, order: NDArray[np.int64],
+) -> None:  # fmt: skip
+    """Take the second moments of one step's batches of shuffled epochs; arguments as `replacement_moments`.
+
+    `order` (replica, sample) is each replica's order of the current epoch, written when a new one begins.
+    """
+    n = all_xx.shape[0]
+    epoch, position = step // (n // batch_size), step % (n // batch_size)
+    for i in range(streams.shape[0]):
+        if position == 0:
+            draw_permutation(order[i], low, high, _SHUFFLE, streams[i], epoch)
+        index = order[i, position * batch_size : (position + 1) * batch_size]
+        _batch_means(xx, yx, i, index, all_xx, all_yx)

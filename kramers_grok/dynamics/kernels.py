@@ -126,9 +126,9 @@ class Kernel:
     ) -> tuple[State, Record]:
         """Take `n_steps` steps of θ ← θ − step·∇F + amplitude·ξ; see `Process.advance`."""
         feature = watch.region.feature if watch else 0
-        text, constants = _source(self.spec, feature)
+        text, constants = _source(self.spec, feature, self.source.kind)
         function = _compile(text)
-        theta = np.ascontiguousarray(state.theta.numpy().T)
+        theta = state.theta.numpy().T.copy()  # contiguous, and never the caller's memory: a state is a value
         streams = state.streams.numpy().astype(np.uint32)
         replicas = state.n_replicas
         hit = np.full(replicas, -1, dtype=np.int64)
@@ -191,7 +191,7 @@ class _Constants:
 
 
 @cache
-def _source(spec: KernelSpec, feature: int) -> tuple[str, tuple[float, ...]]:
+def _source(spec: KernelSpec, feature: int, kind: int) -> tuple[str, tuple[float, ...]]:
     """Python source of the kernel of `spec` that watches order parameter `feature`, and its constants."""
     dimension = len(spec.coordinates)
     old = {x: sympy.Symbol(f"x{j}", real=True) for j, x in enumerate(spec.coordinates)}
@@ -215,6 +215,7 @@ def _source(spec: KernelSpec, feature: int) -> tuple[str, tuple[float, ...]]:
     unpack = "".join(f"    k{j} = constants[{j}]\n" for j in range(len(constants.symbols)))
     text = _TEMPLATE.format(
         unpack=unpack,
+        draw=_DRAW[kind],
         dimension=dimension,
         dependencies=_dependencies(),
         rows=rows("row{j}"),
@@ -228,6 +229,18 @@ def _source(spec: KernelSpec, feature: int) -> tuple[str, tuple[float, ...]]:
     )
     return text, tuple(constants.symbols)
 
+
+# Only what a kernel draws is compiled with it.
+_SAMPLES = "xx, yx, lanes, number, low, high, batch_size, all_xx, all_yx"
+_DRAW = {
+    blocks.NONE: "",
+    blocks.CONSTANT: "",
+    blocks.ONLINE: "blocks.online_moments(xx, yx, lanes, number, low, high, batch_size, teacher, variance, "
+    "label_noise, labels, number == first)",
+    blocks.REPLACEMENT: f"blocks.replacement_moments({_SAMPLES})",
+    blocks.DISTINCT: f"blocks.distinct_moments({_SAMPLES})",
+    blocks.EPOCHS: f"blocks.epoch_moments({_SAMPLES}, order[begin:end])",
+}
 
 # Each loop over replicas is a function of its own over plain rows: only then is it turned into vector instructions.
 _TEMPLATE = '''"""Generated from a symbolic landscape; do not edit."""
@@ -286,6 +299,7 @@ def advance(theta, streams, first, n_steps, step, amplitude, low, high, purpose,
         far = np.empty(width)
         xx = np.empty(width)
         yx = np.empty(width)
+        labels = rng.new_cache(1, width)
         if kind == blocks.CONSTANT:
             xx[:] = all_xx[0]
             yx[:] = all_yx[0]
@@ -293,9 +307,7 @@ def advance(theta, streams, first, n_steps, step, amplitude, low, high, purpose,
             _border({state}, sign, threshold, score, far, constants)
         alive = width
         for number in range(first, first + n_steps):
-            if kind > blocks.CONSTANT:
-                blocks.moments(xx, yx, lanes, number, low, high, kind, batch_size, teacher, variance, label_noise,
-                               all_xx, all_yx, order[begin:end])
+            {draw}
             if amplitude > 0.0:
                 row = rng.refresh_normals(z, low, high, purpose, lanes, number, {dimension}, number == first)
                 _move({state}, {noise}, xx, yx, step, amplitude, constants)

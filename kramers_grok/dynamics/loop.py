@@ -1,6 +1,8 @@
 """The torch loop: steps, stopping and bridges for any step function, on any device.
 
-Nothing in the loop reads a value back to the host.
+Nothing in the loop reads a value back to the host. What runs inside it avoids indexing with brackets (select, unsqueeze
+and narrow instead): brackets ask for a device guard, which a PyTorch built without CUDA lacks, and there fake CUDA
+tensors must work.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ class _Border:
 
     def score(self, theta: Tensor) -> Tensor:
         region = self.watch.region
-        m: Tensor = self.order_parameters(theta)[:, region.feature]
-        return -m if region.sign < 0 else m
+        m: Tensor = self.order_parameters(theta).select(1, region.feature)
+        score: Tensor = -m if region.sign < 0 else m
+        return score
 
     def distance(self, theta: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -40,7 +43,8 @@ class _Border:
             score = self.score(point)
             (slope,) = torch.autograd.grad(score.sum(), point)
         gap = self.watch.region.sign * self.watch.region.threshold - score.detach()
-        return gap / slope.norm(dim=-1).clamp_min(torch.finfo(theta.dtype).tiny)
+        distance: Tensor = gap / slope.norm(dim=-1).clamp_min(torch.finfo(theta.dtype).tiny)
+        return distance
 
 
 def run(
@@ -75,8 +79,8 @@ def run(
         if watch.bridge:
             exponent = -(border.distance(theta) * border.distance(moved)) / bridge_scale
             uniform = torch_noise.uniforms(state.seed, Purpose.BRIDGE, state.streams, number, 1, dtype=theta.dtype)
-            crossed = crossed | (uniform[:, 0] < torch.exp(exponent.clamp_max(0.0)))
-        theta = torch.where(alive[:, None], moved, theta)
+            crossed = crossed | (uniform.squeeze(1) < torch.exp(exponent.clamp_max(0.0)))
+        theta = torch.where(alive.unsqueeze(1), moved, theta)
         best = torch.where(alive & (score > best), score, best)
         hit = torch.where(alive & crossed, number + 1, hit)
     return replace(state, theta=theta, step=state.step + n_steps, buffers=buffers), Record(hit, best)

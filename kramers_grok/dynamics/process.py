@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.region import Region
 
@@ -151,7 +151,8 @@ def starting_points(
         )
     if point is None:
         return torch.zeros((n_replicas, n_parameters), dtype=dtype, device=device)
-    start = torch.as_tensor(np.asarray(point, dtype=np.float64)).to(dtype=dtype, device=device)
+    array = checks.finite_array("start", point, why="every replica begins at a point")
+    start = torch.as_tensor(array).to(dtype=dtype, device=device)
     if tuple(start.shape) == (n_parameters,):
         start = start.expand(n_replicas, -1)
     if tuple(start.shape) != (n_replicas, n_parameters):

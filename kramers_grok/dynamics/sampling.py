@@ -81,7 +81,7 @@ class ConstantSource:
     """The same moments at every step: the population, or the full batch."""
 
     def __init__(self, xx: Tensor, yx: Tensor) -> None:
-        self.xx, self.yx = xx[None], yx[None]
+        self.xx, self.yx = xx.unsqueeze(0), yx.unsqueeze(0)
 
     def buffers(self, n_replicas: int) -> dict[str, Tensor]:
         """Nothing to remember."""
@@ -102,7 +102,7 @@ class OnlineSource:
     """
 
     def __init__(self, model: BatchModel, label_noise: float, batch_size: int, like: Tensor) -> None:
-        self.matrix = model.teacher_matrix.to(like)
+        self.matrix = torch.as_tensor(model.teacher_matrix).to(like)
         self.variance = model.input_variance
         self.label_noise = label_noise
         self.batch_size = batch_size
@@ -119,14 +119,15 @@ class OnlineSource:
         dtype = self.matrix.dtype
         if inputs == outputs == 1:
             chi2 = torch_noise.chi_square(size, seed, Purpose.DATA, streams, step, dtype=dtype)
-            noise = torch_noise.normals(seed, Purpose.LABEL, streams, step, 1, dtype=dtype)[:, 0]
+            noise = torch_noise.normals(seed, Purpose.LABEL, streams, step, 1, dtype=dtype).squeeze(1)
             scalar = chi2 * (self.variance / size)
-            cross = self.matrix[0, 0] * scalar + self.label_noise * torch.sqrt(scalar / size) * noise
-            return scalar[:, None, None], cross[:, None, None], buffers
+            cross = self.matrix.reshape(()) * scalar + self.label_noise * torch.sqrt(scalar / size) * noise
+            return scalar.reshape(-1, 1, 1), cross.reshape(-1, 1, 1), buffers
         x = torch_noise.normals(seed, Purpose.DATA, streams, step, size * inputs, dtype=dtype)
         x = x.reshape(-1, size, inputs) * self.variance**0.5
         xx = torch.bmm(x.transpose(1, 2), x) / size
-        yx = torch.matmul(self.matrix, xx)
+        # Not one product with all replicas side by side: its rounding would depend on their number.
+        yx = torch.bmm(self.matrix.expand(xx.shape[0], -1, -1), xx)
         if self.label_noise:
             noise = torch_noise.normals(seed, Purpose.LABEL, streams, step, size * outputs, dtype=dtype)
             noise = noise.reshape(-1, size, outputs) * self.label_noise
@@ -164,14 +165,14 @@ class FiniteSource:
         if position == 0:
             order = torch_noise.permutation(seed, Purpose.SHUFFLE, streams, epoch, n)
             buffers = {**buffers, "order": order}
-        return buffers["order"][:, position * size : (position + 1) * size], buffers
+        return buffers["order"].narrow(1, position * size, size), buffers
 
     def moments(
         self, seed: int, streams: Tensor, step: int, buffers: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
         """Moments of the samples drawn."""
         index, buffers = self.indices(seed, streams, step, buffers)
-        x, y = self.x[index], self.y[index]
+        x, y = _rows(self.x, index), _rows(self.y, index)
         if x.shape[-1] == y.shape[-1] == 1:
             xx = (x * x).sum(dim=1, keepdim=True) / self.batch_size
             yx = (y * x).sum(dim=1, keepdim=True) / self.batch_size
@@ -181,6 +182,11 @@ class FiniteSource:
             torch.bmm(y.transpose(1, 2), x) / self.batch_size,
             buffers,
         )
+
+
+def _rows(table: Tensor, index: Tensor) -> Tensor:
+    """Rows of a table, shape (*index.shape, column)."""
+    return table.index_select(0, index.reshape(-1)).reshape(*index.shape, -1)
 
 
 def batch_source(
@@ -199,7 +205,8 @@ def batch_source(
     """
     identity = torch.eye(model.n_inputs, dtype=like.dtype, device=like.device)
     if isinstance(data, Population):
-        return ConstantSource(model.input_variance * identity, model.input_variance * model.teacher_matrix.to(like))
+        matrix = torch.as_tensor(model.teacher_matrix).to(like)
+        return ConstantSource(model.input_variance * identity, model.input_variance * matrix)
     if isinstance(data, OnlineTeacher):
         if isinstance(sampler, FullBatch):
             raise InvalidParameterError(
@@ -228,9 +235,8 @@ def check_finite(model: BatchModel, data: FiniteData, batch_size: int) -> None:
             f"The data have (outputs, inputs) = {shape}, the model has {(model.n_outputs, model.n_inputs)}.\n"
             "Build the model from the data, for instance with `DeepLinearChain.from_data`."
         )
-    matrix = np.asarray(model.teacher_matrix)
     _check_moment("input variance", data.input_covariance, model.input_variance * np.eye(model.n_inputs))
-    _check_moment("teacher", data.cross_covariance, model.input_variance * matrix)
+    _check_moment("teacher", data.cross_covariance, model.input_variance * model.teacher_matrix)
 
 
 def _check_moment(what: str, measured: NDArray[np.float64], stated: NDArray[np.float64]) -> None:

@@ -192,6 +192,11 @@ def _batching(
     data: OnlineTeacher | Population | FiniteData, batch_size: int | None, sampler: Sampler | None
 ) -> tuple[int, Sampler]:
     if isinstance(data, FiniteData):
+        if batch_size is None and not isinstance(sampler, FullBatch | None):
+            raise InvalidParameterError(
+                f"`batch_size` is missing: `sampler` = {sampler} cuts batches, expected to know of how many samples.\n"
+                "Use `batch_size=8`, or leave both out for the full batch."
+            )
         if batch_size is None or isinstance(sampler, FullBatch):
             return data.n_samples, FullBatch()
         return checks.positive_int("batch_size", batch_size), sampler or WithReplacement()

@@ -11,6 +11,7 @@ What would go wrong otherwise, and how it is kept out:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -70,6 +71,18 @@ class _StepUnits:
 
     def g(self, t: Any, y: Tensor) -> Tensor:
         return torch.mul(self._sde.g(t, y), self._root)
+
+
+class _Time(float):
+    """A Python float as torchsde's solvers want it: one of them asks a difference of times for its `sqrt()`."""
+
+    __slots__ = ()
+
+    def __sub__(self, other: float) -> _Time:
+        return _Time(float(self) - float(other))
+
+    def sqrt(self) -> float:
+        return math.sqrt(self)
 
 
 class CounterBrownian(BaseBrownian):  # type: ignore[misc]
@@ -156,7 +169,7 @@ class TorchSDEStepper:
         """Take step `number` with the noise of `streams`."""
         bm = CounterBrownian(seed, streams, theta.shape[1], theta.dtype)
         solver = self._solver(sde=self._sde, bm=bm, dt=1.0, adaptive=False, rtol=0.0, atol=0.0, dt_min=0.0, options={})
-        start = float(number)
+        start, end = _Time(number), _Time(number + 1)
         extra = solver.init_extra_solver_state(start, theta)
-        moved, _ = solver.step(start, start + 1.0, theta, extra)
+        moved, _ = solver.step(start, end, theta, extra)
         return moved, buffers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -161,7 +160,7 @@ def _run(
         moved, record = process.advance(state, chunk, watch)
         _check_finite(process, state, moved, chunk, numbers)
         left = record.hit_step >= 0
-        _check_settled(process, moved, record, numbers)
+        _check_settled(process, state, moved, record, numbers)
         hit[numbers] = record.hit_step.cpu()
         best[numbers] = torch.maximum(best[numbers], record.best.cpu().to(torch.float64))
         stay = torch.nonzero(~left)[:, 0]
@@ -193,17 +192,18 @@ def _first_bad_step(process: Process, state: State, chunk: int) -> int:
     return state.step + high
 
 
-def _check_settled(process: Process, after: State, record: Record, numbers: Tensor) -> None:
+def _check_settled(process: Process, before: State, after: State, record: Record, numbers: Tensor) -> None:
     """Raise if an escape was the beginning of a blow-up: the escaped must still be finite some steps later."""
     index = torch.nonzero(record.hit_step >= 0)[:, 0]
     if not len(index):
         return
-    escaped = select(after, index)
-    later, _ = process.advance(replace(escaped), SETTLING_STEPS)
+    later, _ = process.advance(select(after, index), SETTLING_STEPS)
     bad = ~torch.isfinite(later.theta).all(dim=1)
     if bool(bad.any()):
-        first = int(record.hit_step[index][bad].min())
-        raise _diverged(numbers[index[bad].cpu()], first, process.dt)
+        # The escaped stand still since their hit; on their own paths, left alone, they blow up no later than this.
+        horizon = after.step - before.step + SETTLING_STEPS
+        step = _first_bad_step(process, select(before, index[bad]), horizon)
+        raise _diverged(numbers[index[bad].cpu()], step, process.dt)
 
 
 def _diverged(replicas: Tensor, step: int, dt: float) -> DivergedError:

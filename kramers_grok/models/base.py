@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import sympy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kramers_grok.core.landscape import Landscape, with_float_constants
@@ -54,7 +56,7 @@ class BatchModel(Model, Protocol):
         ...
 
     @property
-    def teacher_matrix(self) -> Tensor:
+    def teacher_matrix(self) -> NDArray[np.float64]:
         """Teacher's map M, shape (output, input)."""
         ...
 
@@ -85,12 +87,22 @@ def torch_function(arguments: tuple[sympy.Symbol, ...], expressions: tuple[sympy
     return evaluate
 
 
+def _of_two(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Any, Any], Tensor]:
+    """Let a function of two tensors take a number for one of them."""
+
+    def evaluate(a: Any, b: Any) -> Tensor:
+        like = a if isinstance(a, Tensor) else b
+        first, second = (v if isinstance(v, Tensor) else torch.full_like(like, float(v)) for v in (a, b))
+        return function(first, second)
+
+    return evaluate
+
+
+# By the names that sympy prints; its own translation does not know that torch refuses numbers here.
 _TORCH = {
-    "Abs": torch.abs,
-    "sign": torch.sign,
-    "Max": torch.maximum,
-    "Min": torch.minimum,
-    "Heaviside": lambda x, h=0.5: torch.heaviside(x, torch.full_like(x, float(h))),
+    "max": _of_two(torch.maximum),
+    "min": _of_two(torch.minimum),
+    "heaviside": _of_two(torch.heaviside),
 }
 
 
@@ -117,7 +129,7 @@ class SymbolicModel:
 
     def energy(self, theta: Tensor) -> Tensor:
         """Energy, shape (replica,)."""
-        return self._energy(*theta.unbind(-1))[..., 0]
+        return self._energy(*theta.unbind(-1)).squeeze(-1)
 
     def gradient(self, theta: Tensor) -> Tensor:
         """Gradient, shape (replica, parameter)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,24 +41,34 @@ class ChainModel(SymbolicModel):
         return self.chain.input_variance
 
     @property
-    def teacher_matrix(self) -> Tensor:
+    def teacher_matrix(self) -> NDArray[np.float64]:
         """Teacher's map, shape (1, 1)."""
-        return torch.tensor([[self.chain.singular_value]], dtype=torch.float64)
+        return np.array([[self.chain.singular_value]])
 
     def batch_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
         """(xx·m − yx) ∂m/∂a_l + λ a_l, shape (replica, parameter)."""
-        depth = theta.shape[-1]
-        below = [torch.ones_like(theta[:, 0])]
-        for layer in range(depth - 1):
-            below.append(below[-1] * theta[:, layer])
-        above = [torch.ones_like(theta[:, 0])]
-        for layer in range(depth - 1, 0, -1):
-            above.append(above[-1] * theta[:, layer])
+        weights = theta.unbind(-1)
+        below = [torch.ones_like(weights[0])]
+        for weight in weights[:-1]:
+            below.append(below[-1] * weight)
+        above = [torch.ones_like(weights[0])]
+        for weight in reversed(weights[1:]):
+            above.append(above[-1] * weight)
         above.reverse()
         others = torch.stack([b * a for b, a in zip(below, above, strict=True)], dim=-1)
-        m = below[-1] * theta[:, -1]
-        residual = xx[:, 0, 0] * m - yx[:, 0, 0]
-        return residual[:, None] * others + self.chain.weight_decay * theta
+        m = below[-1] * weights[-1]
+        residual = xx.reshape(-1) * m - yx.reshape(-1)
+        return residual.unsqueeze(1) * others + self.chain.weight_decay * theta
+
+
+class _Constants(NamedTuple):
+    """What a network's every step needs, on one device."""
+
+    teacher: Tensor  # (output, input)
+    xx: Tensor  # (1, input, input)
+    yx: Tensor  # (1, output, input)
+    left: Tensor  # (1, feature, output, 1)
+    right: Tensor  # (1, feature, 1, input)
 
 
 class DeepLinearNetwork:
@@ -122,6 +133,7 @@ class DeepLinearNetwork:
                 "(outputs, inputs): it maps inputs to outputs.\nUse `teacher_matrix.T`, or change `widths`."
             )
         self._matrix = matrix
+        self._moved: dict[tuple[torch.dtype, torch.device], _Constants] = {}
 
     @property
     def depth(self) -> int:
@@ -144,9 +156,9 @@ class DeepLinearNetwork:
         return self._input_variance
 
     @property
-    def teacher_matrix(self) -> Tensor:
+    def teacher_matrix(self) -> NDArray[np.float64]:
         """Teacher's map M, shape (output, input)."""
-        return torch.as_tensor(self._matrix)
+        return self._matrix
 
     @cached_property
     def singular_values(self) -> NDArray[np.float64]:
@@ -178,16 +190,14 @@ class DeepLinearNetwork:
 
     def energy(self, theta: Tensor) -> Tensor:
         """Population loss with weight decay (label noise left out), shape (replica,)."""
-        residual = self.product(theta) - self.teacher_matrix.to(theta)
+        residual = self.product(theta) - self._constants(theta).teacher
         fit = residual.square().sum(dim=(-2, -1))
         return 0.5 * self._input_variance * fit + 0.5 * self.weight_decay * theta.square().sum(dim=-1)
 
     def gradient(self, theta: Tensor) -> Tensor:
         """Gradient of `energy`, shape (replica, parameter)."""
-        identity = torch.eye(self.n_inputs, dtype=theta.dtype, device=theta.device)[None]
-        xx = self._input_variance * identity
-        yx = self._input_variance * self.teacher_matrix.to(theta)[None]
-        return self.batch_gradient(theta, xx, yx)
+        constants = self._constants(theta)
+        return self.batch_gradient(theta, constants.xx, constants.yx)
 
     def batch_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
         """Gradient of a batch's loss, weight decay included: A_lᵀ (W Σ̂_xx − Σ̂_yx) B_lᵀ + λ W_l."""
@@ -205,17 +215,23 @@ class DeepLinearNetwork:
         gradients.reverse()
         return torch.cat(gradients, dim=-1) + self.weight_decay * theta
 
-    @cached_property
-    def _singular_vectors(self) -> tuple[Tensor, Tensor]:
-        u, _, vt = np.linalg.svd(self._matrix)
-        rank = len(self.singular_values)
-        return torch.as_tensor(u[:, :rank].T.copy()), torch.as_tensor(vt[:rank].copy())
+    def _constants(self, like: Tensor) -> _Constants:
+        """Return the network's constants in the dtype and on the device of `like`, moved there once."""
+        key = (like.dtype, like.device)
+        if key not in self._moved:
+            u, _, vt = np.linalg.svd(self._matrix)
+            rank = len(self.singular_values)
+            arrays = (self._matrix, u[:, :rank].T.copy(), vt[:rank])
+            teacher, left, right = (torch.as_tensor(a).to(like) for a in arrays)
+            identity = torch.eye(self.n_inputs, dtype=like.dtype, device=like.device)
+            xx, yx = (self._input_variance * m.unsqueeze(0) for m in (identity, teacher))
+            self._moved[key] = _Constants(teacher, xx, yx, left.reshape(1, rank, -1, 1), right.reshape(1, rank, 1, -1))
+        return self._moved[key]
 
     def order_parameters(self, theta: Tensor) -> Tensor:
         """m_k = u_kᵀ W v_k, strongest feature first, shape (replica, feature)."""
-        left, right = (v.to(theta) for v in self._singular_vectors)
-        product = self.product(theta)
-        return (left[None, :, :, None] * product[:, None] * right[None, :, None, :]).sum(dim=(-2, -1))
+        constants = self._constants(theta)
+        return (constants.left * self.product(theta).unsqueeze(1) * constants.right).sum(dim=(-2, -1))
 
     def mode(self, feature: int = 0) -> Mode:
         """Theory of one feature's balanced mode."""

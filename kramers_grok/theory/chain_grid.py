@@ -118,14 +118,18 @@ class ChainProblem:
         """Function that is ≥ 0 in the target."""
         value = self.sign * (a.prod(axis=-1) - self.threshold)
         if self.shift:
-            value = value - self.shift * np.sqrt(2 * self.step * self.normal_diffusion(a))
+            # Taken where the ray meets the border: minibatch noise grows faster with m than m itself
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = np.nan_to_num(self.threshold / a.prod(axis=-1), nan=1.0)
+            border = a * np.cbrt(np.clip(ratio, 0.0, 8.0))[..., None]
+            value = value - self.shift * np.sqrt(2 * self.step * self.normal_diffusion(border))
         return np.asarray(value)
 
     def normal_diffusion(self, a: Array) -> Array:
         r"""Diffusion coefficient of m, :math:`v^T A v`."""
         v, m = self.others(a), a.prod(axis=-1)
         square = (v**2).sum(axis=-1)
-        # vᵀ(mixed products)v = 2m|a|²·m/… written without dividing: Σ_{i≠j} v_i v_j a_k = 2 m |a|²
+        # Σ_{i≠j} v_i v_j a_k, with v_i v_j = m a_k
         mixed = 2 * m * (a**2).sum(axis=-1)
         curvature = self.variance * square**2 - self.variance * (self.sigma - m) * mixed + self.decay * square
         value = self.temperature * (square + self.step * curvature)

@@ -80,7 +80,7 @@ class SurvivalCurve:
         """Mean and variance of the exit time."""
         first, second = head_moments(self.times, self.derivatives)
         rate, last, left = self.tail_rate, self.times[-1], self.derivatives[-1, 0]
-        mean = first + left / rate
+        mean = float(first + left / rate)
         return mean, float(2 * second + 2 * left * (last / rate + 1 / rate**2) - mean**2)
 
     def scaled(self, factor: float) -> SurvivalCurve:

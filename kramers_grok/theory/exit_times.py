@@ -24,7 +24,8 @@ from kramers_grok.theory.chain_exit import chain_exit_time
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 from kramers_grok.theory.exit_law import ExitTime
 from kramers_grok.theory.fokker_planck import exit_curve
-from kramers_grok.theory.minibatch import GaussianResidual, MinibatchNoise
+from kramers_grok.theory.gradient_noise import GaussianResidualVariance, ResidualVariance
+from kramers_grok.theory.minibatch import MinibatchNoise
 from kramers_grok.theory.mode_exit import ModeDynamics, mode_exit_time
 from kramers_grok.theory.quadrature import Diffusion, Interval, MeanExit, mean_exit, splitting_probability
 from kramers_grok.theory.time_step import discrete_mean_exit
@@ -32,7 +33,6 @@ from kramers_grok.theory.time_step import discrete_mean_exit
 __all__ = [
     "Diffusion",
     "ExitTime",
-    "GaussianResidual",
     "Interval",
     "MeanExit",
     "MinibatchNoise",
@@ -101,7 +101,7 @@ def exit_time(
     >>> mode = Mode(depth=3, singular_value=1.0, weight_decay=0.25)
     >>> result = exit_time(mode, temperature=mode.barrier().height / 6, target=Region(0.1))
     >>> print(f"{result.mean:.6f} {float(result.survival(result.mean)):.4f}")
-    11028.569081 0.3680
+    11028.569081 0.3679
     """
     if not isinstance(target, Region):
         raise checks.invalid(
@@ -207,7 +207,7 @@ def minibatch_mode_exit_time(
     1873.025
     """
     label_noise = checks.non_negative("label_noise", label_noise)
-    residual = GaussianResidual(mode.singular_value, label_noise, mode.input_variance)
+    residual = GaussianResidualVariance(mode.singular_value, mode.input_variance, label_noise)
     noise = MinibatchNoise(checks.positive("lr_over_batch", lr_over_batch), residual)
     return exit_time(mode, temperature=injected_temperature, target=target, start=start, minibatch=noise)
 
@@ -267,7 +267,7 @@ def lr_over_batch_for(
     start: ArrayLike | None = None,
     step: float = 0.0,
     monitored: bool = False,
-    residual_variance: Callable[[Any], Any] | None = None,
+    residual_variance: ResidualVariance | None = None,
 ) -> float:
     r"""Ratio ε = lr/batch at which SGD with per-sample noise has the mean exit time `mean_exit_time`.
 

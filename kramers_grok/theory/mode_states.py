@@ -170,8 +170,8 @@ def _root(f: Callable[[Array], tuple[Array, Array]], low: Array, high: Array, st
         low, high = np.where(value < 0, x, low), np.where(value < 0, high, x)
         step = np.divide(value, slope, out=np.full_like(x, np.inf), where=slope > 0)
         new = x - step
-        # A step below one unit in the last place is the end even if it lands on the bracket's border.
-        done = np.abs(step) <= 2e-16 * np.abs(x)
+        # Newton's steps shrink quadratically: this one is the last, even if it lands on the bracket's border.
+        done = np.abs(step) <= 1e-15 * np.abs(x)
         new = np.where(((new >= low) & (new <= high)) | done, new, 0.5 * (low + high))
         if (done | (new == x)).all():
             break

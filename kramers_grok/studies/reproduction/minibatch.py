@@ -30,6 +30,8 @@ __all__ = ["NAME", "n_cells", "run"]
 NAME = "minibatch"
 BATCHES = (1, 4, 16)
 AMPLITUDES = (1e-3, 0.05, 0.10, 0.15, 0.20, 0.25)
+QUICK_BATCHES = (1, 16)
+QUICK_AMPLITUDES = (1e-3, 0.15, 0.25)
 LABEL_NOISE = 1.0
 LR = 0.1
 TIME = 400.0
@@ -37,7 +39,12 @@ TIME = 400.0
 
 def n_cells(settings: Settings) -> int:
     """Return the number of cells."""
-    return len(BATCHES) * len(AMPLITUDES)
+    batches, amplitudes = _grid(settings)
+    return len(batches) * len(amplitudes)
+
+
+def _grid(settings: Settings) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    return (QUICK_BATCHES, QUICK_AMPLITUDES) if settings.quick else (BATCHES, AMPLITUDES)
 
 
 def run(job: Job) -> xr.DataTree:
@@ -46,6 +53,7 @@ def run(job: Job) -> xr.DataTree:
     chain = DeepLinearChain(s.depth, s.singular_value, s.weight_decay)
     target = beyond(chain.barrier())
     replicas = s.n_replicas
+    batches, amplitudes = _grid(s)
     key = {
         "chain": [s.depth, s.singular_value, s.weight_decay],
         "label_noise": LABEL_NOISE,
@@ -61,9 +69,9 @@ def run(job: Job) -> xr.DataTree:
                 key | {"batch_size": batch, "amplitude": amplitude},
                 partial(_measure, chain, target, batch, amplitude, replicas, job),
             )
-            for amplitude in AMPLITUDES
+            for amplitude in amplitudes
         ]
-        for batch in BATCHES
+        for batch in batches
     ]
     fractions = np.array([[float(cell.escaped.mean()) for cell in row] for row in cells])
     left = np.array([[float(cell.amplitude_left) for cell in row] for row in cells])
@@ -81,8 +89,8 @@ def run(job: Job) -> xr.DataTree:
         ),
     }
     coords = {
-        "batch_size": ("batch_size", list(BATCHES), describe("batch_size")),
-        "amplitude": ("amplitude", list(AMPLITUDES), describe("amplitude")),
+        "batch_size": ("batch_size", list(batches), describe("batch_size")),
+        "amplitude": ("amplitude", list(amplitudes), describe("amplitude")),
     }
     dataset = xr.Dataset(data, coords=coords).assign_attrs(
         lr=LR, label_noise=LABEL_NOISE, horizon=TIME, n_replicas=replicas, saddle_amplitude=saddle

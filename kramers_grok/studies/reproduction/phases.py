@@ -41,10 +41,9 @@ def run(job: Job) -> xr.DataTree:
 def _compute(depth: int, seed: int, progress: Any) -> xr.Dataset:
     features = spectrum()
     table = features.table(depth)
+    # The number of states changes where a feature disappears: values just below every spinodal show it all.
     spinodals = np.sort(features.spinodals(depth))
-    decay = np.unique(
-        np.concatenate([np.geomspace(spinodals[0] / 2, spinodals[-1] * 1.2, 400), spinodals * (1 - 1e-9)])
-    )
+    decay = np.append(spinodals * (1 - 1e-9), 1.2 * spinodals[-1])
     states = [features.number_of_states(depth, float(value)) for value in decay]
     counts = xr.Dataset(
         {"n_states": ("weight_decay", states, describe("n_states"))},
