@@ -131,7 +131,7 @@ def escape(
         console.print(f"[yellow]note[/]: {message}", highlight=False)
 
 
-BUDGET = 4e7  # replica-steps that a few seconds allow
+BUDGET = 4e7  # replica-steps that two or three seconds allow
 
 
 def _escape_table(chain: DeepLinearChain, process: SGD, replicas: int, label_noise: float, seed: int) -> Table:
@@ -158,7 +158,7 @@ def _escape_table(chain: DeepLinearChain, process: SGD, replicas: int, label_noi
         if predicted is not None:
             table.add_row("predicted time (exact, with step and minibatch noise)", f"{predicted:.4g}")
     expected = predicted or (1 / rate.value if T else math.inf)
-    horizon = min(10 * expected, BUDGET * process.lr / replicas * 4)
+    horizon = min(10 * expected, BUDGET * process.lr / replicas)
     run = first_passage(process, target=target, n_replicas=replicas, max_time=horizon, seed=seed)
     try:
         e = mean_exit_time(run)

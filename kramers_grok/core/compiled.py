@@ -119,7 +119,7 @@ def box_muller(word0: Any, word1: Any) -> tuple[float, float]:
         u_i = (w_i + ½)/2^{32}, \quad r = \sqrt{-2 \ln u_0}, \quad
         (n_0, n_1) = r\,(\cos 2\pi u_1, \sin 2\pi u_1)
 
-    The angle is reduced to (−π/4, π/4] in integers, hence without error. |n| never exceeds 6.77, which a true normal
+    The angle is reduced to (−π/4, π/4] in integers, hence without error. No \|n\| exceeds 6.77, which a true normal
     exceeds with probability 1.3e-11.
 
     Source: Box & Muller, Ann. Math. Stat. 29, 610 (1958).

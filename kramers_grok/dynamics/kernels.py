@@ -35,7 +35,7 @@ from kramers_grok.dynamics.sampling import FullBatch, Sampler, ShuffledEpochs, W
 from kramers_grok.models.data import FiniteData, OnlineTeacher, Population
 from kramers_grok.theory.deep_linear import DeepLinearChain
 
-__all__ = ["DataSource", "Kernel", "KernelSpec", "chain_spec", "data_source", "landscape_spec"]
+__all__ = ["DataSource", "Kernel", "KernelSpec", "chain_spec", "data_source", "landscape_spec", "population_source"]
 
 XX, YX = sympy.symbols("batch_xx batch_yx", real=True)
 
@@ -80,13 +80,19 @@ _EMPTY = np.zeros(1)
 NO_DATA = DataSource(blocks.NONE, 1, 0.0, 0.0, 0.0, _EMPTY, _EMPTY)
 
 
+def population_source(chain: DeepLinearChain) -> DataSource:
+    """Return the population's moments, Σ_xx = q and Σ_yx = qσ, at every step."""
+    q, sigma = chain.input_variance, chain.singular_value
+    return DataSource(blocks.CONSTANT, 1, sigma, q, 0.0, np.array([q]), np.array([q * sigma]))
+
+
 def data_source(
     chain: DeepLinearChain, data: OnlineTeacher | Population | FiniteData, batch_size: int, sampler: Sampler
 ) -> DataSource:
     """Return the compiled form of a batch source with one input and one output."""
     q, sigma = chain.input_variance, chain.singular_value
     if isinstance(data, Population):
-        return DataSource(blocks.CONSTANT, batch_size, sigma, q, 0.0, np.array([q]), np.array([q * sigma]))
+        return population_source(chain)
     if isinstance(data, OnlineTeacher):
         return DataSource(blocks.ONLINE, batch_size, sigma, q, data.label_noise, _EMPTY, _EMPTY)
     xx, yx = data.x[:, 0] ** 2, data.x[:, 0] * data.y[:, 0]

@@ -113,7 +113,7 @@ class Langevin:
         if isinstance(self.integrator, Fused):
             compiled = self.integrator.compiled and self.device.type == "cpu" and dtype == torch.float64
             if compiled and isinstance(landscape, Landscape):
-                self._kernel = kernels.Kernel(kernels.landscape_spec(landscape))
+                self._kernel = _kernel(system, landscape)
             self._stepper = None
         else:
             self._stepper = TorchSDEStepper(self.sde, self._dt, self.integrator.method)
@@ -175,6 +175,12 @@ class Langevin:
             if isinstance(self.system, Mode | DeepLinearChain):
                 description[name] = getattr(self.system, name)
         return description
+
+
+def _kernel(system: Any, landscape: Landscape) -> kernels.Kernel:
+    if isinstance(system, DeepLinearChain):  # the kernel of SGD on the population's moments: compiled once for both
+        return kernels.Kernel(kernels.chain_spec(system), kernels.population_source(system))
+    return kernels.Kernel(kernels.landscape_spec(landscape))
 
 
 def _network(system: Any) -> Model:

@@ -37,14 +37,14 @@ class _Border:
         score: Tensor = -m if region.sign < 0 else m
         return score
 
-    def distance(self, theta: Tensor) -> Tensor:
+    def score_and_distance(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             point = theta.detach().requires_grad_(True)
             score = self.score(point)
             (slope,) = torch.autograd.grad(score.sum(), point)
-        gap = self.watch.region.sign * self.watch.region.threshold - score.detach()
-        distance: Tensor = gap / slope.norm(dim=-1).clamp_min(torch.finfo(theta.dtype).tiny)
-        return distance
+        score = score.detach()
+        gap = self.watch.region.sign * self.watch.region.threshold - score
+        return score, gap / slope.norm(dim=-1).clamp_min(torch.finfo(theta.dtype).tiny)
 
 
 def run(
@@ -68,16 +68,23 @@ def run(
     hit = torch.full((replicas,), -1, dtype=torch.int64, device=theta.device)
     best = torch.full((replicas,), -torch.inf, dtype=theta.dtype, device=theta.device)
     border = _Border(order_parameters, watch) if watch is not None else None
+    far: Tensor | None = None
+    if border is not None and border.watch.bridge:
+        _, far = border.score_and_distance(theta)
     for number in range(state.step, state.step + n_steps):
         moved, buffers = step(theta, state.streams, number, buffers)
         if border is None or watch is None:
             theta = moved
             continue
         alive = hit < 0
-        score = border.score(moved)
-        crossed = score >= watch.region.sign * watch.region.threshold
-        if watch.bridge:
-            exponent = -(border.distance(theta) * border.distance(moved)) / bridge_scale
+        if far is None:
+            score = border.score(moved)
+            crossed = score >= watch.region.sign * watch.region.threshold
+        else:
+            score, near = border.score_and_distance(moved)
+            crossed = score >= watch.region.sign * watch.region.threshold
+            exponent = -(far * near) / bridge_scale
+            far = near
             uniform = torch_noise.uniforms(state.seed, Purpose.BRIDGE, state.streams, number, 1, dtype=theta.dtype)
             crossed = crossed | (uniform.squeeze(1) < torch.exp(exponent.clamp_max(0.0)))
         theta = torch.where(alive.unsqueeze(1), moved, theta)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ def test_langevin(name: str, bridge: bool) -> None:
 
 
 def test_a_bridge_sees_what_the_steps_do_not() -> None:
-    system, walk, start, temperature, dt, region = LANGEVIN["double well"]
+    system, _, start, temperature, dt, region = LANGEVIN["double well"]
     process = Langevin(system, temperature=temperature, dt=dt)
     hits = [
         process.advance(process.start(REPLICAS, seed=SEED, point=start), STEPS, Watch(region, bridge=bridge))[
@@ -223,7 +224,7 @@ START, REGION = np.array([0.7, 0.4, 0.6]), Region(0.3)
 @pytest.mark.parametrize("injected", [0.0, 0.8])
 @pytest.mark.parametrize("sampler", [WithReplacement(), WithoutReplacement(), ShuffledEpochs(), FullBatch()], ids=repr)
 def test_sgd_on_finite_data(sampler: Sampler, injected: float) -> None:
-    chain = DeepLinearChain.from_data(DATA.x, DATA.y, depth=3, weight_decay=DECAY)
+    chain = DeepLinearChain.from_data(DATA.x[:, 0], DATA.y[:, 0], depth=3, weight_decay=DECAY)
     process = SGD(chain, DATA, lr=LR, batch_size=BATCH, sampler=sampler, noise=per_sample(variance=injected))
     size = DATA.n_samples if isinstance(sampler, FullBatch) else BATCH
     walk = chain_sgd_walk(sampled(DATA, sampler, size), DECAY)
@@ -231,7 +232,7 @@ def test_sgd_on_finite_data(sampler: Sampler, injected: float) -> None:
                         purpose=Purpose.INJECTED)  # fmt: skip
     compare(process, Watch(REGION), START, expected)
     compare(process.on_torch(), Watch(REGION), START, expected)
-    if injected:
+    if injected and not isinstance(sampler, FullBatch):
         assert 0 < (expected[1] >= 0).sum() < REPLICAS
 
 
@@ -267,7 +268,7 @@ def test_sgd_on_endless_data(source: str, bridge: bool) -> None:
 
 
 def test_population_sgd_is_euler_maruyama() -> None:
-    """With dt = lr and T = lr g²/(2B): the same numbers, drawn for another purpose, so only in law; here without noise."""
+    """With dt = lr and T = lr g²/(2B): in law, since the noise has another purpose; without noise, exactly."""
     chain = DeepLinearChain(3, **PARAMETERS)
     sgd, langevin = SGD(chain, population(), lr=LR), Langevin(chain, temperature=0.0, dt=LR)
     ends = [p.advance(p.start(1, seed=0, point=START), STEPS)[0].theta for p in (sgd, langevin)]
@@ -286,7 +287,7 @@ WEIGHTS = np.random.default_rng(8).normal(size=NETWORK.n_parameters) * 0.5
 
 def matrices(theta: Array) -> list[Array]:
     parts, start = [], 0
-    for below, above in zip(WIDTHS[:-1], WIDTHS[1:], strict=True):
+    for below, above in pairwise(WIDTHS):
         parts.append(theta[start : start + above * below].reshape(above, below))
         start += above * below
     return parts
@@ -338,7 +339,7 @@ def test_sgd_on_a_matrix_network(source: str) -> None:
         batch = sampled(data, sampler, BATCH)
     given = teacher(label_noise=LABEL_NOISE) if source == "online" else data
     process = SGD(NETWORK, given, lr=LR, batch_size=BATCH, sampler=sampler, noise=per_sample(variance=0.3))
-    watch = Watch(Region(0.5))
+    watch = Watch(Region(1.5))
     expected = explicit(network_walk(batch), watch, WEIGHTS, lr=LR, amplitude=LR * (0.3 / BATCH) ** 0.5,
                         purpose=Purpose.INJECTED)  # fmt: skip
     assert 0 < (expected[1] >= 0).sum() < REPLICAS

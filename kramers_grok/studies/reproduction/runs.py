@@ -31,6 +31,7 @@ def measure(
     progress: Callable[[int, int, float], None] | None = None,
     start: Any = None,
     horizon: float | None = None,
+    bridge: bool | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Run a process to its escapes and put the prediction for the same process beside them."""
@@ -41,6 +42,7 @@ def measure(
         max_time=horizon if horizon is not None else HORIZON * predicted.mean,
         seed=seed,
         start=start,
+        bridge=bridge,
         progress=progress,
     )
     for name, value in (extra or {}).items():

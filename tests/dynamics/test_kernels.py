@@ -1,0 +1,97 @@
+"""One compiled kernel serves every value of the parameters."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sympy
+import torch
+
+from kramers_grok.core.landscape import Landscape
+from kramers_grok.core.region import Region
+from kramers_grok.dynamics import blocks, kernels
+from kramers_grok.dynamics.langevin import Fused, Langevin
+from kramers_grok.dynamics.process import Watch
+from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
+
+# (σ, λ, q); equal and special numbers (1, ½) must not change the text either
+VALUES = [(1.3, 0.25, 0.8), (0.7, 0.31, 1.9), (2.0, 0.5, 3.0), (1.1, 0.1, 0.6)]
+
+
+def text_of(spec: kernels.KernelSpec, kind: int = blocks.NONE, feature: int = 0) -> tuple[str, tuple[float, ...]]:
+    return kernels._source(spec, feature, kind)
+
+
+@pytest.mark.parametrize("make", [Mode, DeepLinearChain])
+def test_langevin_kernels_hold_no_parameters(make: type[Mode] | type[DeepLinearChain]) -> None:
+    sources = [text_of(kernels.landscape_spec(make(3, *values).landscape)) for values in VALUES]
+    assert len({text for text, _ in sources}) == 1
+    assert len({constants for _, constants in sources}) == len(VALUES)
+
+
+@pytest.mark.parametrize("kind", [blocks.CONSTANT, blocks.ONLINE, blocks.EPOCHS])
+def test_sgd_kernels_hold_no_parameters(kind: int) -> None:
+    sources = [text_of(kernels.chain_spec(DeepLinearChain(3, *values)), kind) for values in VALUES]
+    assert len({text for text, _ in sources}) == 1
+    assert len({constants for _, constants in sources}) == len(VALUES)
+
+
+def test_other_depths_features_and_data_are_other_kernels() -> None:
+    """Negative control of the comparison of texts."""
+    spec = kernels.chain_spec(DeepLinearChain(3, *VALUES[0]))
+    deeper = kernels.chain_spec(DeepLinearChain(4, *VALUES[0]))
+    texts = {text_of(spec, blocks.ONLINE)[0], text_of(deeper, blocks.ONLINE)[0], text_of(spec, blocks.EPOCHS)[0]}
+    assert len(texts) == 3
+    x = sympy.Symbol("x", real=True)
+    landscape = kernels.landscape_spec(Landscape(x**2, (x,), (x, x**3)))
+    assert text_of(landscape, feature=0)[0] != text_of(landscape, feature=1)[0]
+
+
+@pytest.mark.parametrize("values", [(1.0, 0.25, 1.0), (0.25, 0.25, 0.25), (0.5, 0.125, 0.5), (1.0, 1.0, 1.0)])
+def test_parameters_that_coincide_are_told_apart_in_the_paths(values: tuple[float, float, float]) -> None:
+    """Equal numbers become one argument: the text may differ, the forces must not."""
+    text, constants = text_of(kernels.landscape_spec(DeepLinearChain(3, *values).landscape))
+    names = {f"k{j}": value for j, value in enumerate(constants)}
+    body = text.split("def _descend")[1].split("@njit")[0]
+    lines = [
+        line.strip() for line in body.splitlines() if " = " in line and "row" not in line and "k" != line.strip()[0]
+    ]
+    x = np.array([0.4, -0.7, 1.1])
+    scope: dict[str, float] = names | {f"x{j}": float(v) for j, v in enumerate(x)}
+    for line in lines:
+        exec(line, {}, scope)
+    expected = DeepLinearChain(3, *values).landscape.gradient_at(x)
+    np.testing.assert_allclose([scope[f"g{j}"] for j in range(3)], expected, rtol=1e-13)
+
+
+def test_irrational_constants_and_functions_compile() -> None:
+    x, y = sympy.symbols("u v", real=True)
+    energy = sympy.sqrt(3) * x**2 / 2 + sympy.cos(sympy.pi * y) / 9 + sympy.Max(x, y) ** 2 / 2 + y**4
+    landscape = Landscape(energy, (x, y), (sympy.Abs(x) + sympy.exp(y) / 7,))
+    watch = Watch(Region(0.6), bridge=True)
+    ends = []
+    for integrator in (Fused(), Fused(compiled=False)):
+        process = Langevin(landscape, temperature=0.1, dt=0.02, integrator=integrator)
+        ends.append(process.advance(process.start(40, seed=1, point=[0.1, -0.2]), 60, watch))
+    assert torch.equal(ends[0][1].hit_step, ends[1][1].hit_step)
+    assert 0 < int((ends[0][1].hit_step >= 0).sum()) < 40
+    torch.testing.assert_close(ends[0][0].theta, ends[1][0].theta, rtol=1e-10, atol=1e-12)
+
+
+def test_kernels_are_kept_on_disk_by_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KRAMERS_GROK_CACHE", str(tmp_path))
+    text = 'def advance():\n    """A stand-in."""\n    return 7\n'
+    assert kernels._compile.__wrapped__(text)() == 7
+    (path,) = (tmp_path / "kramers_grok" / "kernels").glob("kernel_*.py")
+    assert path.read_text() == text
+    written = path.stat().st_mtime_ns
+    kernels._compile.__wrapped__(text)
+    assert path.stat().st_mtime_ns == written
+    assert kernels._compile.__wrapped__(text.replace("7", "8"))() == 8
+
+
+def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a directory")
+    monkeypatch.setenv("KRAMERS_GROK_CACHE", str(blocked))
+    assert kernels._compile.__wrapped__("def advance():\n    return 9\n")() == 9

@@ -1,0 +1,113 @@
+"""The main job on a tiny grid: files, resumption, independence of threads, figures and summary."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from kramers_grok import report
+from kramers_grok.core.exceptions import StudyConflictError
+from kramers_grok.studies.reproduction import ARMS, Settings, reproduce
+
+TINY = Settings(
+    seed=3,
+    quick=True,
+    n_replicas=48,
+    n_control=24,
+    ratios=(1.5, 2.0, 2.5),
+    pairs=((0.2, 32),),
+    control_time=300.0,
+)
+
+
+class Listener:
+    """Counts the cells that were reported."""
+
+    def __init__(self) -> None:
+        self.arms: list[str] = []
+        self.expected = 0
+        self.finished = 0
+
+    def arm(self, name: str, n_cells: int) -> None:
+        self.arms.append(name)
+        self.expected += n_cells
+
+    def cell(self, name: str, fraction: float) -> None:
+        assert 0 <= fraction <= 1
+        self.finished += fraction == 1
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Listener, dict[str, xr.DataTree]]:
+    out = tmp_path_factory.mktemp("job") / "results"
+    listener = Listener()
+    return out, listener, reproduce(out, settings=TINY, reporter=listener)
+
+
+@pytest.mark.slow
+def test_every_arm_ends_as_a_labelled_file(results: tuple[Path, Listener, dict[str, xr.DataTree]]) -> None:
+    out, listener, trees = results
+    assert listener.arms == list(ARMS) == list(trees)
+    assert listener.finished == listener.expected
+    for name in ARMS:
+        with xr.open_datatree(out / f"{name}.nc", engine="h5netcdf") as tree:
+            for node in tree.subtree:
+                for variable in node.dataset.data_vars.values():
+                    assert {"units", "long_name"} <= set(variable.attrs), (name, variable.name)
+
+
+@pytest.mark.slow
+def test_measured_times_agree_with_predicted_ones(results: tuple[Path, Listener, dict[str, xr.DataTree]]) -> None:
+    trees = results[2]
+    z = np.concatenate(
+        [trees["arrhenius"][g]["difference_se"].values for g in ("langevin_mode", "langevin_chain", "sgd")]
+        + [trees["real_feature"]["sgd"]["difference_se"].values]
+    )
+    # 12 differences; 4.5 standard errors of a mean of 48 near-exponential times: about 1e-4 altogether.
+    assert np.abs(z).max() < 4.5
+    assert not trees["arrhenius"]["control"]["escaped"].any()
+    minibatch = trees["minibatch"]["sgd"]
+    assert float(minibatch["escaped_fraction"].sel(amplitude=1e-3).max()) == 0.0
+    assert float(minibatch["escaped_fraction"].sel(amplitude=0.25).min()) > 0.05  # the control: close to the barrier
+
+
+@pytest.mark.slow
+def test_the_same_call_resumes_without_computing(results: tuple[Path, Listener, dict[str, xr.DataTree]]) -> None:
+    out, _, trees = results
+    cells = {p: p.stat().st_mtime_ns for p in (out / "cells").iterdir()}
+    lost = sorted(cells)[0]
+    lost.unlink()
+    again = reproduce(out, settings=TINY, n_threads=2)  # redoes the lost cell, with other threads
+    for path, time in cells.items():
+        assert path.exists()
+        assert (path.stat().st_mtime_ns == time) == (path != lost)
+    for name, tree in trees.items():
+        xr.testing.assert_identical(tree, again[name])
+
+
+@pytest.mark.slow
+def test_another_study_is_refused_untouched(results: tuple[Path, Listener, dict[str, xr.DataTree]]) -> None:
+    out = results[0]
+    before = sorted(p.name for p in out.iterdir())
+    with pytest.raises(StudyConflictError, match="`seed` is 3 there, you asked for 4"):
+        reproduce(out, settings=Settings(seed=4, quick=True))
+    assert sorted(p.name for p in out.iterdir()) == before
+
+
+@pytest.mark.slow
+def test_figures_and_summary_come_from_the_files(results: tuple[Path, Listener, dict[str, xr.DataTree]]) -> None:
+    out, _, trees = results
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        paths = report.draw(out)
+    assert {p.name for p in paths} == {f"{name}.{kind}" for name in ARMS for kind in ("png", "svg")}
+    assert all(p.stat().st_size > 5000 for p in paths)
+    text = report.summary(out)
+    first = trees["arrhenius"]["sgd"].isel(run=0)
+    assert f"| {float(first.mean_exit_time):.1f} [" in text
+    assert "0 of 24 replicas escaped" in text
+    assert "0.991" in text

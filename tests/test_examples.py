@@ -1,0 +1,131 @@
+"""The examples run as a reader would run them, and what they print holds.
+
+An example returns the distance of each measured mean from its prediction in standard errors. Each of the 15 is asked to
+be below 4.5, which chance alone breaks with probability 7e-6. Standard errors are between 1 % and 5 %; a temperature
+wrong by 20 % moves these times by 40 % and more.
+"""
+
+import importlib.util
+import runpy
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kramers_grok.models.data import digits
+from kramers_grok.theory.deep_linear import Mode
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+LARGEST = 4.5
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", ROOT / "examples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name: str, directory: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
+    """Run an example's `main`: it prints, and writes the figure that was asked for and nothing else."""
+    out = directory / "figure.png"
+    numbers = load(name).main(out)
+    assert capsys.readouterr().out.strip()
+    assert [path.name for path in directory.iterdir()] == ["figure.png"]
+    assert out.stat().st_size > 10_000
+    return dict(numbers)
+
+
+def distances(numbers: Mapping[str, float], start: str) -> np.ndarray[Any, Any]:
+    found = np.array([value for name, value in numbers.items() if name.startswith(start)])
+    assert found.size
+    return found
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_example_is_tested_and_short() -> None:
+    tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    assert {path.stem for path in EXAMPLES} <= tested
+    for path in EXAMPLES:
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") < 100, f"{path.name} is longer than an example may be"
+        assert "# %%" in text
+        assert f"python examples/{path.name} --out" in text
+
+
+@pytest.mark.slow
+def test_arrhenius_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = run("arrhenius_chain", tmp_path, capsys)
+    assert numbers["barrier"] == pytest.approx(Mode(3, 1.0, 0.25).barrier().height, rel=1e-12)
+    for engine in ("langevin_", "sgd_"):
+        z = distances(numbers, engine)
+        assert z.size == 3
+        assert np.abs(z).max() < LARGEST
+
+
+@pytest.mark.slow
+def test_double_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = run("double_well", tmp_path, capsys)
+    assert numbers["top"] == pytest.approx(12.698350, abs=5e-7)
+    assert numbers["across"] == pytest.approx(26.640088, abs=5e-7)
+    z = distances(numbers, "z_")
+    assert z.size == 7
+    assert np.abs(z).max() < LARGEST
+    # Negative control: what the bridge corrects is there without it, 11 % ± 1.2 % at the largest step.
+    assert numbers["bias_seen at steps only_0.01"] > 0.055
+    assert abs(numbers["bias_bridge_0.01"]) < 0.055
+
+
+@pytest.mark.slow
+def test_minibatch_is_gated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = run("minibatch_is_gated", tmp_path, capsys)
+    assert numbers["escaped, minibatches only"] == 0
+    assert numbers["escaped, with per-sample noise"] > 1000  # of 1024; e^-8 of them stay, less than one
+    assert numbers["decay"] == pytest.approx(numbers["expected_decay"], rel=1e-5)
+    assert abs(numbers["z"]) < LARGEST
+
+
+def test_digits_phases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = run("digits_phases", tmp_path, capsys)
+    pixels = digits() / 16
+    q = np.sort(np.linalg.eigvalsh(np.cov(pixels.T, bias=True)))[::-1]
+    assert numbers["n_features"] == np.linalg.matrix_rank(pixels - pixels.mean(axis=0)) == 61
+    # σ = 1, D = 3: m = 1/4 at the spinodal, and λ_spinodal = q a (σ − m)
+    assert numbers["spinodal"] == pytest.approx(q[0] * 0.25 ** (1 / 3) * 0.75, rel=1e-9)
+    learnable = q * 0.25 ** (1 / 3) * 0.75 > numbers["weight_decay"]
+    better = q * 0.5 ** (1 / 3) * 0.5 > numbers["weight_decay"]
+    assert numbers["n_states"] == learnable.sum() + 1
+    assert numbers["learned_by_the_deepest"] == better.sum()
+    # ½ λ_binodal for q = 1: 0.00393750808551; F scales with q
+    assert numbers["barrier"] == pytest.approx(q[0] * 0.00393750808551, rel=1e-9)
+
+
+def test_an_example_is_a_script(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    script = ROOT / "examples" / "digits_phases.py"
+    monkeypatch.setattr("sys.argv", [str(script)])
+    runpy.run_path(str(script), run_name="__main__")
+    assert "61 features" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir()), "saves nothing unless asked"
+
+
+def test_the_guard_against_a_wrong_prediction_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: with a temperature off by 20 % the same simulation is far outside the limit."""
+    example = load("arrhenius_chain")
+    process, predicted = example.runs(3.5)["langevin"]
+    _, wrong = example.runs(3.5 / 1.2)["langevin"]
+    run = example.kg.first_passage(
+        process, target=example.target, n_replicas=example.N_REPLICAS, max_time=10 * predicted, seed=0
+    )
+    mean = example.kg.mean_exit_time(run)
+    assert abs(mean.value - predicted) / mean.standard_error < LARGEST
+    assert abs(mean.value - wrong) / mean.standard_error > 2 * LARGEST
