@@ -1,7 +1,10 @@
 """Sphinx configuration; collects the derivations, the exported names and the command line's options."""
 
+import importlib
 import importlib.metadata
 import os
+import pkgutil
+import re
 import shutil
 import sys
 import warnings
@@ -28,8 +31,9 @@ extensions = [
     "numpydoc",
     "myst_nb",
     "sphinxcontrib.bibtex",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "_generated", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_generated/*.md", "**.ipynb_checkpoints", "**/sg_execution_times.rst"]
 templates_path = ["_templates"]
 default_role = "py:obj"
 
@@ -55,6 +59,19 @@ nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 
+# Examples are run as scripts; one that raises fails the build. An unchanged one is not run again.
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "_generated/examples",
+    "filename_pattern": r"\.py$",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "notebook_extensions": set(),  # MyST would take a written notebook for a page of its own
+    "write_computation_times": False,
+    "show_signature": False,
+    "reset_modules": (),  # the style of figures is nobody's to change here
+}
+
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "unsrt"
 
@@ -79,8 +96,29 @@ def write_names() -> str:
             continue
         home = getattr(thing, "__module__", None)
         target = f"{home}.{thing.__qualname__}" if home else thing.__name__
-        summary = (thing.__doc__ or "").strip().splitlines()[0] if thing.__doc__ else ""
-        rows.append(f"| {{py:obj}}`{name} <{target}>` | {summary.replace('|', chr(92) + '|')} |")
+        rows.append(f"| {{py:obj}}`{name} <{target}>` | {first_line(thing.__doc__)} |")
+    return "\n".join(rows) + "\n"
+
+
+def first_line(docstring: str | None) -> str:
+    """Take the first line of a docstring, as Markdown for a cell of a table."""
+    line = (docstring or "").strip().split("\n")[0]
+    return re.sub(r":math:`([^`]*)`", r"$\1$", line).replace("|", r"\|")
+
+
+ROOMS = ("core", "theory", "models", "landscape", "dynamics", "escape", "analysis", "studies", "plots", "report", "cli")
+
+
+def write_modules() -> str:
+    """Make a table of all modules, room by room in the order in which they may import one another."""
+    import kramers_grok
+
+    rows = ["| module | what it holds |", "|---|---|"]
+    names = [found.name for found in pkgutil.walk_packages(kramers_grok.__path__, "kramers_grok.")]
+    for name in sorted(names, key=lambda name: (ROOMS.index(name.split(".")[1]), name)):
+        if any(part.startswith("_") for part in name.split(".")):
+            continue
+        rows.append(f"| {{py:mod}}`{name}` | {first_line(importlib.import_module(name).__doc__)} |")
     return "\n".join(rows) + "\n"
 
 
@@ -113,7 +151,7 @@ def prepare(app: Sphinx, config: Config) -> None:
     copy_chapters()
     generated = HERE / "_generated"
     generated.mkdir(exist_ok=True)
-    for file, text in (("names.md", write_names()), ("commands.md", write_commands())):
+    for file, text in (("names.md", write_names()), ("modules.md", write_modules()), ("commands.md", write_commands())):
         (generated / file).write_text(text, encoding="utf-8")
 
 

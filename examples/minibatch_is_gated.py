@@ -77,9 +77,7 @@ def main(out: Path | None = None) -> dict[str, float]:
     decay = float(np.polyfit(times[10:], np.log(gated[10:]), 1)[0])
     expected = float(np.log1p(-LR * chain.weight_decay) / LR)
     print(f"minibatches only: the weights decay at rate {decay:.6f}; ln(1 − ηλ)/η = {expected:.6f}")
-    print(
-        f"with per-sample noise: mean time {mean.value:.0f} ± {mean.standard_error:.0f}, predicted {theory.mean:.0f}: {z:+.2f}"
-    )
+    print(f"with per-sample noise: {mean.value:.0f} ± {mean.standard_error:.0f}, predicted {theory.mean:.0f}: {z:+.2f}")
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.8), layout="constrained")
     left.semilogy(times, gated, "o-", ms=3, label="minibatches only")
     left.semilogy(times, thermal, "o-", ms=3, label="with per-sample noise")

@@ -105,13 +105,15 @@ def _minibatch(tree: xr.DataTree) -> Any:
     for batch in data["batch_size"].values.tolist():
         rows = data.sel(batch_size=batch)
         label = f"B = {batch:g}, η/B = {data.attrs['lr'] / batch:.3g}"
-        ax.plot(rows["amplitude"], rows["escaped_fraction"], "o-", ms=4, label=label)
+        (points,) = ax.plot(rows["amplitude"], rows["escaped_fraction"], "o", ms=5, label=label)
+        ax.plot(rows["amplitude"], rows["predicted_fraction"], "--", lw=1, color=points.get_color())
         below.semilogy(rows["amplitude"], rows["amplitude_left"], "o-", ms=4, label=label)
     for axes in (ax, below):
         axes.axvline(data.attrs["saddle_amplitude"], color="grey", ls=":", lw=1)
     ax.annotate(
         "barrier", (data.attrs["saddle_amplitude"], 0.5), rotation=90, ha="right", color="grey", fontsize="small"
     )
+    ax.plot([], [], "k--", lw=1, label="predicted: splitting probability")
     ax.set_ylabel("fraction escaped")
     ax.set_title(f"Minibatch noise only (s = {data.attrs['label_noise']:g}): the trap absorbs", fontsize="medium")
     ax.legend(frameon=False, fontsize="small")
@@ -221,7 +223,7 @@ def summary(out: str | Path) -> str:
 
 
 def _summary_arrhenius(tree: xr.DataTree) -> str:
-    laws = tree.to_dataset()
+    laws = tree["laws"].to_dataset()
     lines = [
         f"## Arrhenius law, chain of depth {laws.attrs['depth']}, λ = {laws.attrs['weight_decay']}, "
         f"ΔF = {laws.attrs['barrier_height']:.6f}",
@@ -281,8 +283,13 @@ def _summary_rest(trees: Mapping[str, xr.DataTree]) -> str:
     data = trees["minibatch"]["sgd"].to_dataset()
     for batch in data["batch_size"].values.tolist():
         fractions = ", ".join(
-            f"{float(f):.3f} from a = {float(a):g}"
-            for a, f in zip(data["amplitude"], data["escaped_fraction"].sel(batch_size=batch), strict=True)
+            f"{float(f):.3f} (predicted {float(p):.3f}) from a = {float(a):g}"
+            for a, f, p in zip(
+                data["amplitude"],
+                data["escaped_fraction"].sel(batch_size=batch),
+                data["predicted_fraction"].sel(batch_size=batch),
+                strict=True,
+            )
         )
         lines.append(f"- B = {batch}: escaped {fractions}")
     lines += ["", "## Digits' first principal component", "", _rows(trees["real_feature"]["sgd"].to_dataset()), ""]

@@ -81,6 +81,10 @@ class Landscape:
                 "a landscape is numeric in everything else.\nUse `energy.subs({symbol: number})` first."
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to another process: the expressions; compiled functions are made anew there."""
+        return {name: getattr(self, name) for name in ("energy", "coordinates", "order_parameters")}
+
     @property
     def dimension(self) -> int:
         """Number of coordinates."""

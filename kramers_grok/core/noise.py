@@ -13,27 +13,36 @@ from typing import Any
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 
-__all__ = ["PerSample", "effective_temperature", "per_sample"]
+__all__ = ["PerSample", "effective_temperature", "noise_variance_for", "per_sample"]
 
 
 def effective_temperature(lr: float, batch_size: int, variance: float) -> float:
-    r"""Return :math:`T = \eta c / (2B)` for gradient noise of per-sample variance `variance`.
+    r"""Temperature :math:`T = \eta g^2/(2B)` of SGD along a direction of gradient variance g² [loss].
 
-    Parameters
-    ----------
-    lr : float
-        Learning rate :math:`\eta` [time per step].
-    batch_size : int
-        Samples per step.
-    variance : float
-        Variance of the per-sample gradient along the direction asked about [gradient²].
+    Raises
+    ------
+    InvalidParameterError
+        For η ≤ 0, B < 1 or a negative variance.
 
     Examples
     --------
-    >>> effective_temperature(lr=0.1, batch_size=8, variance=0.5)
-    0.003125
+    >>> effective_temperature(lr=0.1, batch_size=5, variance=2.0)
+    0.02
     """
-    return lr * variance / (2 * batch_size)
+    noise = checks.non_negative("variance", variance)
+    return checks.positive("lr", lr) * noise / (2 * checks.positive_int("batch_size", batch_size))
+
+
+def noise_variance_for(temperature: float, lr: float, batch_size: int) -> float:
+    r"""Per-sample noise variance :math:`g^2 = 2BT/\eta` that makes a temperature: inverse of `effective_temperature`.
+
+    Examples
+    --------
+    >>> noise_variance_for(0.02, lr=0.1, batch_size=5)
+    2.0
+    """
+    heat = checks.non_negative("temperature", temperature)
+    return 2 * checks.positive_int("batch_size", batch_size) * heat / checks.positive("lr", lr)
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class PerSample:
         if self.variance is not None:
             return self.variance
         assert self.temperature is not None
-        return 2 * batch_size * self.temperature / lr
+        return noise_variance_for(self.temperature, lr, batch_size)
 
     def temperature_for(self, lr: float, batch_size: int) -> float:
         """Temperature [loss] at this learning rate and batch size."""

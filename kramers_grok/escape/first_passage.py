@@ -20,7 +20,7 @@ __all__ = ["first_passage"]
 
 FIRST_CHUNK = 64
 LAST_CHUNK = 16384
-SETTLING_STEPS = 64  # a blow-up shows within a few steps; see _check_settled
+SETTLING_STEPS = 64  # a blow-up shows within a few steps; see _check_diverged
 
 Progress = Callable[[int, int, float], None]
 
@@ -158,9 +158,8 @@ def _run(
         # Chunks grow with the time passed: few host reads, little work on replicas that have left.
         chunk = min(max(FIRST_CHUNK, state.step // 8), LAST_CHUNK, n_steps - state.step)
         moved, record = process.advance(state, chunk, watch)
-        _check_finite(process, state, moved, chunk, numbers)
+        _check_diverged(process, state, moved, record, numbers)
         left = record.hit_step >= 0
-        _check_settled(process, state, moved, record, numbers)
         hit[numbers] = record.hit_step.cpu()
         best[numbers] = torch.maximum(best[numbers], record.best.cpu().to(torch.float64))
         stay = torch.nonzero(~left)[:, 0]
@@ -172,38 +171,32 @@ def _run(
             progress(int((hit >= 0).sum()), len(hit), state.step * process.dt)
 
 
-def _check_finite(process: Process, before: State, after: State, chunk: int, numbers: Tensor) -> None:
+def _check_diverged(process: Process, before: State, after: State, record: Record, numbers: Tensor) -> None:
+    """Raise if a replica is not finite, or if its escape was the beginning of a blow-up.
+
+    The escaped stand still where they entered the target: to be believed, they must stay finite for some more steps.
+    """
     bad = ~torch.isfinite(after.theta).all(dim=1)
-    if not bool(bad.any()):
-        return
-    index = torch.nonzero(bad)[:, 0]
-    step = _first_bad_step(process, select(before, index), chunk)
-    raise _diverged(numbers[index.cpu()], step, process.dt)
+    escaped = torch.nonzero(record.hit_step >= 0)[:, 0]
+    if len(escaped):
+        later, _ = process.advance(select(after, escaped), SETTLING_STEPS)
+        bad[escaped] |= ~torch.isfinite(later.theta).all(dim=1)
+    if bool(bad.any()):
+        index = torch.nonzero(bad)[:, 0]
+        horizon = after.step - before.step + SETTLING_STEPS
+        step = _first_bad_step(process, select(before, index), horizon)
+        raise _diverged(numbers[index.cpu()], step, process.dt)
 
 
-def _first_bad_step(process: Process, state: State, chunk: int) -> int:
+def _first_bad_step(process: Process, state: State, horizon: int) -> int:
     """First step after which a replica is not finite, by bisection: the noise is counter based, so paths repeat."""
-    low, high = 0, chunk
+    low, high = 0, horizon
     while high - low > 1:
         middle = (low + high) // 2
         moved, _ = process.advance(state, middle)
         finite = bool(torch.isfinite(moved.theta).all())
         low, high = (middle, high) if finite else (low, middle)
     return state.step + high
-
-
-def _check_settled(process: Process, before: State, after: State, record: Record, numbers: Tensor) -> None:
-    """Raise if an escape was the beginning of a blow-up: the escaped must still be finite some steps later."""
-    index = torch.nonzero(record.hit_step >= 0)[:, 0]
-    if not len(index):
-        return
-    later, _ = process.advance(select(after, index), SETTLING_STEPS)
-    bad = ~torch.isfinite(later.theta).all(dim=1)
-    if bool(bad.any()):
-        # The escaped stand still since their hit; on their own paths, left alone, they blow up no later than this.
-        horizon = after.step - before.step + SETTLING_STEPS
-        step = _first_bad_step(process, select(before, index[bad]), horizon)
-        raise _diverged(numbers[index[bad].cpu()], step, process.dt)
 
 
 def _diverged(replicas: Tensor, step: int, dt: float) -> DivergedError:

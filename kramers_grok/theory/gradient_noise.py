@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
+from kramers_grok.core.noise import effective_temperature, noise_variance_for
 from kramers_grok.theory.deep_linear import DeepLinearChain
 
 __all__ = [
@@ -174,35 +175,6 @@ def gradient_covariance(weights: ArrayLike, residual_variance: ResidualVariance)
     a = checks.finite_array("weights", weights)
     v = gradient_direction(a)
     return np.asarray(residual_variance(a.prod(axis=-1))[..., None, None] * v[..., :, None] * v[..., None, :])
-
-
-def effective_temperature(lr: float, batch_size: int, variance: float) -> float:
-    r"""Temperature :math:`T = \eta g^2/(2B)` of SGD along a direction of gradient variance g² [loss].
-
-    Raises
-    ------
-    InvalidParameterError
-        For η ≤ 0, B < 1 or a negative variance.
-
-    Examples
-    --------
-    >>> effective_temperature(lr=0.1, batch_size=5, variance=2.0)
-    0.02
-    """
-    noise = checks.non_negative("variance", variance)
-    return checks.positive("lr", lr) * noise / (2 * checks.positive_int("batch_size", batch_size))
-
-
-def noise_variance_for(temperature: float, lr: float, batch_size: int) -> float:
-    r"""Per-sample noise variance :math:`g^2 = 2BT/\eta` that makes a temperature: inverse of `effective_temperature`.
-
-    Examples
-    --------
-    >>> noise_variance_for(0.02, lr=0.1, batch_size=5)
-    2.0
-    """
-    heat = checks.non_negative("temperature", temperature)
-    return 2 * checks.positive_int("batch_size", batch_size) * heat / checks.positive("lr", lr)
 
 
 def finite_population_factor(n_samples: int, batch_size: int) -> float:

@@ -180,8 +180,10 @@ def run(job: Job) -> xr.DataTree:
         "sgd": table(sgd),
         "control": control,
     }
-    root = _laws(groups, setup)
-    return xr.DataTree.from_dict({"/": root, **{f"/{k}": v for k, v in groups.items()}}, name=NAME)
+    laws = _laws(groups, setup)
+    # Not at the root: groups inherit the root's coordinates, and `engine` means one run's engine there.
+    tree = {"/": xr.Dataset(attrs=laws.attrs), "/laws": laws} | {f"/{k}": v for k, v in groups.items()}
+    return xr.DataTree.from_dict(tree, name=NAME)
 
 
 def _laws(groups: dict[str, xr.Dataset], setup: _Setup) -> xr.Dataset:

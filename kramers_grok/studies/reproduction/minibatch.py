@@ -20,6 +20,10 @@ from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.first_passage import first_passage
 from kramers_grok.models.data import teacher
 from kramers_grok.theory.deep_linear import DeepLinearChain
+from kramers_grok.theory.gradient_noise import GaussianResidualVariance
+from kramers_grok.theory.minibatch import MinibatchNoise
+from kramers_grok.theory.mode_exit import ModeDynamics
+from kramers_grok.theory.quadrature import splitting_probability
 
 if TYPE_CHECKING:
     from kramers_grok.studies.reproduction.job import Job
@@ -35,6 +39,8 @@ QUICK_AMPLITUDES = (1e-3, 0.15, 0.25)
 LABEL_NOISE = 1.0
 LR = 0.1
 TIME = 400.0
+# Where the diffusion limit counts a replica as lost: from here it returns with probability below 1e-90.
+LOST = 0.04
 
 
 def n_cells(settings: Settings) -> int:
@@ -82,6 +88,11 @@ def run(job: Job) -> xr.DataTree:
             fractions,
             {"units": "1", "long_name": "fraction of replicas that escaped"},
         ),
+        "predicted_fraction": (
+            ("batch_size", "amplitude"),
+            [[_predicted(chain, target, batch, amplitude) for amplitude in amplitudes] for batch in batches],
+            {"units": "1", "long_name": "splitting probability of the balanced mode in the diffusion limit"},
+        ),
         "amplitude_left": (
             ("batch_size", "amplitude"),
             left,
@@ -96,6 +107,18 @@ def run(job: Job) -> xr.DataTree:
         lr=LR, label_noise=LABEL_NOISE, horizon=TIME, n_replicas=replicas, saddle_amplitude=saddle
     )
     return xr.DataTree.from_dict({"/sgd": dataset}, name=NAME)
+
+
+def _predicted(chain: DeepLinearChain, target: Region, batch: int, amplitude: float) -> float:
+    """Probability that the balanced mode reaches the target before it is lost, exact in the diffusion limit."""
+    if amplitude <= LOST:
+        return 0.0
+    residual = GaussianResidualVariance(chain.singular_value, chain.input_variance, LABEL_NOISE)
+    noise = MinibatchNoise(lr_over_batch=LR / batch, residual_variance=residual)
+    dynamics = ModeDynamics(chain.mode, temperature=0.0, minibatch=noise)
+    root = np.sqrt(chain.depth)
+    border = float(chain.mode.coordinate(target.threshold))
+    return splitting_probability(dynamics.process, root * amplitude, root * LOST, border)
 
 
 def _measure(

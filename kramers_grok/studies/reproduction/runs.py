@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from kramers_grok.analysis.compare import exit_time_table
 from kramers_grok.analysis.hypotheses import ks_test
-from kramers_grok.analysis.survival import mean_exit_time
 from kramers_grok.core.region import Region
 from kramers_grok.core.schema import describe
 from kramers_grok.dynamics.process import Process
@@ -52,33 +52,13 @@ def measure(
     return run
 
 
-_COLUMNS = (
-    "temperature", "lr", "batch_size", "dt", "noise_std", "label_noise", "horizon", "predicted_mean", "ks_p_value",
-)  # fmt: skip
-
-
 def table(runs: Sequence[xr.Dataset], columns: Sequence[str] = ()) -> xr.Dataset:
     """Gather runs: one row each with its estimate, interval, prediction and their difference in standard errors."""
-    estimates = [mean_exit_time(run, min_escapes=1) for run in runs]
-    rows: dict[str, list[float]] = {
-        "mean_exit_time": [e.value for e in estimates],
-        "standard_error": [e.standard_error for e in estimates],
-        "lower": [e.lower for e in estimates],
-        "upper": [e.upper for e in estimates],
-        "n_escaped": [float(e.n_escaped) for e in estimates],
-        "n_replicas": [float(e.n) for e in estimates],
-    }
-    for name in (*_COLUMNS, *columns):
-        if all(name in run.variables for run in runs):
-            rows[name] = [float(run[name]) for run in runs]
-    result = xr.Dataset({name: ("run", np.asarray(values), _label(name, runs[0])) for name, values in rows.items()})
-    if "predicted_mean" in rows:
+    result = exit_time_table(runs, min_escapes=1)
+    for name in ("predicted_mean", "ks_p_value", *columns):
+        if all(name in run.data_vars for run in runs):
+            result[name] = ("run", np.array([float(run[name]) for run in runs]), runs[0][name].attrs)
+    if "predicted_mean" in result:
         z = (result["mean_exit_time"] - result["predicted_mean"]) / result["standard_error"]
         result["difference_se"] = ("run", z.values, describe("difference_se"))
     return result
-
-
-def _label(name: str, run: xr.Dataset) -> dict[str, str]:
-    if name in run.variables and run[name].attrs:
-        return {k: str(v) for k, v in run[name].attrs.items()}
-    return describe(name)
