@@ -134,7 +134,9 @@ def _forgetting(tree: xr.DataTree) -> Any:
         label="SGD, true minibatches (±2 s.e.)",
     )
     ax.axhline(1, color="black", lw=1, label="diffusion limit, exact multiplicative time")
-    ax.axhline(1.408, color="tab:red", ls="--", lw=1, label="SGD's quasi-potential: 1.408 (shot noise, all cumulants)")
+    ratio = float(rows.attrs["quasi_potential_ratio"])
+    label = f"SGD's quasi-potential (shot noise, all cumulants): {ratio:.3f}"
+    ax.axhline(ratio, color="tab:red", ls="--", lw=1, label=label)
     ax.set_xscale("log", base=2)
     ax.set_xlabel("batch size B at η/B = 1/160 [samples]")
     ax.set_ylabel("mean time to forget / diffusion limit")
@@ -168,6 +170,7 @@ def _real_feature(tree: xr.DataTree) -> Any:
         1 / rows["temperature"].values, rows["mean_exit_time"].values, rows["batch_size"].values, strict=True
     ):
         ax.annotate(f"B = {batch:g}", (x, y), (8, -8), textcoords="offset points", fontsize="small")
+    ax.margins(x=0.14)
     ax.set_xlabel("1/T [1/loss]")
     ax.set_ylabel("mean exit time [time]")
     share = float(rows["share_saddle"].max())
@@ -279,6 +282,7 @@ def _summary_rest(trees: Mapping[str, xr.DataTree]) -> str:
             f"- B = {int(r.batch_size)}: SGD {float(r.mean_exit_time):.0f}, diffusion limit "
             f"{float(r.predicted_mean):.0f}, ratio {float(r.ratio):.3f} ± {float(r.ratio_error):.3f}"
         )
+    lines.append(f"- predicted by SGD's quasi-potential: {float(rows.attrs['quasi_potential_ratio']):.3f}")
     lines += ["", f"Why it departs: {rows.attrs['departure']}.", "", "## Minibatch noise only, from the trap", ""]
     data = trees["minibatch"]["sgd"].to_dataset()
     for batch in data["batch_size"].values.tolist():

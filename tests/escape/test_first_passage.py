@@ -152,13 +152,13 @@ def test_exit_times_are_the_hits_of_one_long_advance(bridge: bool, shift: float)
     """A crossing counts at its step; with a bridge, which may see it anywhere in the step, half a step earlier."""
     process, watch = Langevin(CHAIN, temperature=0.02, dt=0.1), Watch(Region(1.0), bridge=bridge)
     ds = first_passage(
-        process, target=watch.region, n_replicas=50, max_time=20.0, seed=4, start=[0.5, 0.5, 0.5], bridge=bridge
+        process, target=watch.region, n_replicas=50, max_time=3.0, seed=4, start=[0.5, 0.5, 0.5], bridge=bridge
     )
-    _, record = process.advance(process.start(50, seed=4, point=[0.5, 0.5, 0.5]), 200, watch)
+    _, record = process.advance(process.start(50, seed=4, point=[0.5, 0.5, 0.5]), 30, watch)
     hits = record.hit_step.numpy()
     assert 0 < (hits >= 0).sum() < 50
     np.testing.assert_array_equal(ds.escaped, hits >= 0)
-    np.testing.assert_allclose(ds.exit_time, np.where(hits >= 0, (hits - shift) * 0.1, 20.0), rtol=1e-12)
+    np.testing.assert_allclose(ds.exit_time, np.where(hits >= 0, (hits - shift) * 0.1, 3.0), rtol=1e-12)
     np.testing.assert_array_equal(ds.max_score, record.best)
 
 
@@ -176,19 +176,20 @@ def sgd(n_threads: int = 1) -> SGD:
 
 
 def runs(process: Process, **arguments: Any) -> xr.Dataset:
-    """Forty replicas for 30 units of time; the default target is one that part of them reach."""
+    """Forty replicas for 15 units of time; the default target is one that part of them reach."""
     size = process.start(1, seed=0).theta.shape[1]
     start = START if size == 3 else np.random.default_rng(0).normal(size=size) * 0.3
-    settings: dict[str, Any] = {"n_replicas": 40, "max_time": 30.0, "seed": 4, "start": start}
+    settings: dict[str, Any] = {"n_replicas": 40, "max_time": 15.0, "seed": 4, "start": start}
     if "target" not in arguments:
-        pilot = first_passage(process, **settings, target=Region(1e9))
-        settings["target"] = Region(float(np.quantile(pilot.max_score, 0.6)))
+        state = process.start(40, seed=4, point=start)
+        best = process.advance(state, int(15 / process.dt), Watch(Region(1e9)))[1].best
+        settings["target"] = Region(float(best.quantile(0.6)))
     return first_passage(process, **(settings | arguments))
 
 
 PROCESSES: dict[str, Process] = {
     "langevin": Langevin(CHAIN, temperature=0.1, dt=0.1),
-    "torchsde": Langevin(CHAIN, temperature=0.1, dt=0.1, integrator=TorchSDE("srk")),
+    "torchsde": Langevin(CHAIN, temperature=0.1, dt=0.1, integrator=TorchSDE("euler")),
     "network": Langevin(NETWORK, temperature=0.05, dt=0.1),
     "sgd": sgd(),
     "sgd network": SGD(NETWORK, teacher(label_noise=0.3), lr=0.1, batch_size=5, noise=per_sample(variance=0.5)),
@@ -198,13 +199,14 @@ PROCESSES: dict[str, Process] = {
 @pytest.mark.parametrize("name", PROCESSES)
 def test_exit_times_do_not_depend_on_the_bookkeeping(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     process = PROCESSES[name]
+    compiled = getattr(process, "_kernel", None) is not None  # else fewer cases: single steps and replicas take long
     whole = runs(process)
     assert 0 < int(whole.escaped.sum()) < 40
-    for other in (runs(process, replica_batch=1), runs(process, replica_batch=7)):
-        xr.testing.assert_identical(other, whole)
+    for batch in (1, 7) if compiled else (27,):
+        xr.testing.assert_identical(runs(process, replica_batch=batch), whole)
     fewer = runs(process, n_replicas=11)
     xr.testing.assert_equal(fewer, whole.isel(replica=slice(0, 11)))
-    for first, last in ((1, 1), (5, 17)):
+    for first, last in ((1, 1), (5, 17)) if compiled else ((50, 50),):
         monkeypatch.setattr(module, "FIRST_CHUNK", first)
         monkeypatch.setattr(module, "LAST_CHUNK", last)
         xr.testing.assert_identical(runs(process), whole)
@@ -224,7 +226,7 @@ def test_progress_is_told() -> None:
     assert set(totals) == {40}
     assert list(escaped) == sorted(escaped)
     assert escaped[-1] == int(ds.escaped.sum())
-    assert times[-1] == pytest.approx(30.0, rel=1e-12)
+    assert times[-1] == pytest.approx(15.0, rel=1e-12)
 
 
 # ---------------------------------------------------------------- what a result carries
@@ -240,7 +242,7 @@ def test_the_result_says_where_it_comes_from() -> None:
     assert ds.exit_time.attrs["units"] == "time"
     expected = {
         "lr": 0.15, "dt": 0.15, "batch_size": 4, "depth": 3, "singular_value": 1.3, "weight_decay": 0.25,
-        "input_variance": 0.8, "target_threshold": 1.0, "horizon": 30.0, "n_samples": 11, "temperature": 0.15 * 0.8 / 8,
+        "input_variance": 0.8, "target_threshold": 1.0, "horizon": 15.0, "n_samples": 11, "temperature": 0.15 * 0.8 / 8,
     }  # fmt: skip
     for name, value in expected.items():
         assert float(ds[name]) == pytest.approx(value, rel=1e-12)

@@ -19,6 +19,7 @@ from kramers_grok.models.data import teacher
 from kramers_grok.studies.reproduction.runs import measure, table
 from kramers_grok.theory.deep_linear import DeepLinearChain
 from kramers_grok.theory.exit_times import minibatch_mode_exit_time
+from kramers_grok.theory.large_deviations import forgetting_actions
 
 if TYPE_CHECKING:
     from kramers_grok.studies.reproduction.job import Job
@@ -76,6 +77,7 @@ def run(job: Job) -> xr.DataTree:
     rows.attrs |= {
         "weight_decay": WEIGHT_DECAY,
         "lr_over_batch": LR_OVER_BATCH,
+        "quasi_potential_ratio": forgetting_actions(chain.mode, label_noise=LABEL_NOISE).departure(LR_OVER_BATCH),
         "departure": "the diffusion limit knows two cumulants of the per-sample gradient; rare events see them all",
     }
     return xr.DataTree.from_dict({"/sgd": rows}, name=NAME)
