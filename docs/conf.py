@@ -27,24 +27,23 @@ version = release = importlib.metadata.version("kramers-grok")
 
 extensions = [
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "numpydoc",
     "myst_nb",
     "sphinxcontrib.bibtex",
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build", "_generated/*.md", "**.ipynb_checkpoints", "**/sg_execution_times.rst"]
-templates_path = ["_templates"]
 default_role = "py:obj"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "kramers_grok"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
 html_static_path = ["_static"]
+html_css_files = ["style.css"]
+html_sidebars = {"[!a_]*": [], "theory/*": [], "_generated/examples/*": []}  # only the library has pages to list
 html_show_sourcelink = False
 
 # One page per module with what the module itself defines; re-exported names are listed in the table of `write_names`.
-autosummary_generate = True
 autodoc_default_options = {"members": True, "show-inheritance": True, "ignore-module-all": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # numpydoc's sections name the types, and shapes and units besides
@@ -109,17 +108,48 @@ def first_line(docstring: str | None) -> str:
 ROOMS = ("core", "theory", "models", "landscape", "dynamics", "escape", "analysis", "studies", "plots", "report", "cli")
 
 
-def write_modules() -> str:
-    """Make a table of all modules, room by room in the order in which they may import one another."""
+def modules() -> list[str]:
+    """Names of all modules, room by room in the order in which they may import one another."""
     import kramers_grok
 
-    rows = ["| module | what it holds |", "|---|---|"]
     names = [found.name for found in pkgutil.walk_packages(kramers_grok.__path__, "kramers_grok.")]
-    for name in sorted(names, key=lambda name: (ROOMS.index(name.split(".")[1]), name)):
-        if any(part.startswith("_") for part in name.split(".")):
-            continue
-        rows.append(f"| {{py:mod}}`{name}` | {first_line(importlib.import_module(name).__doc__)} |")
-    return "\n".join(rows) + "\n"
+    public = [name for name in names if not any(part.startswith("_") for part in name.split("."))]
+    return sorted(public, key=lambda name: (ROOMS.index(name.split(".")[1]), name))
+
+
+def write_modules() -> str:
+    """Make a table of all modules and a table of contents of the rooms."""
+    rows = ["| module | what it holds |", "|---|---|"]
+    rows += [f"| {{py:mod}}`{name}` | {first_line(importlib.import_module(name).__doc__)} |" for name in modules()]
+    rooms = [f"api/{name}" for name in modules() if name.count(".") == 1]
+    return "\n".join([*rows, "", "```{toctree}", ":hidden:", "", *rooms, "```", ""])
+
+
+def write_pages() -> None:
+    """Write one page for each module; autosummary takes a function for the module whose name it has."""
+    folder = HERE / "api"
+    folder.mkdir(exist_ok=True)
+    pages = {}
+    for name in modules():
+        short = name.removeprefix("kramers_grok.")
+        lines = [short, "=" * len(short), "", f".. automodule:: {name}", ""]
+        inside = [other for other in modules() if other.rpartition(".")[0] == name]
+        if inside:
+            lines += [
+                ".. rubric:: Modules",
+                "",
+                ".. toctree::",
+                "   :maxdepth: 1",
+                "",
+                *(f"   {o}" for o in inside),
+                "",
+            ]
+        pages[folder / f"{name}.rst"] = "\n".join(lines)
+    for stale in set(folder.iterdir()) - set(pages):
+        stale.unlink()
+    for path, text in pages.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:  # an unchanged page is not read again
+            path.write_text(text, encoding="utf-8")
 
 
 def write_commands() -> str:
@@ -149,6 +179,7 @@ def write_commands() -> str:
 def prepare(app: Sphinx, config: Config) -> None:
     sys.path.insert(0, str(ROOT))
     copy_chapters()
+    write_pages()
     generated = HERE / "_generated"
     generated.mkdir(exist_ok=True)
     for file, text in (("names.md", write_names()), ("modules.md", write_modules()), ("commands.md", write_commands())):

@@ -1,7 +1,7 @@
 """Evidence: how far the first-order step correction carries, for Langevin and SGD in the chain.
 
-Run with ``make evidence NAME=step_size``: 16,384 replicas for each engine, barrier and step (minutes). Finished cells are
-kept, so the same command resumes; the small ``evidence/step_size/table.nc`` is committed.
+Run with ``make evidence NAME=step_size``: 16,384 replicas for each engine, barrier and step (minutes). Finished cells
+are kept, so the same command resumes; the small ``evidence/step_size/table.nc`` is committed.
 
 Measured over continuous exact time, against the step; beside it the prediction of the modified equation (its error is
 O(step²)) and the straight-line extrapolation of the two smallest steps, which does not use it.

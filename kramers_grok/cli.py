@@ -6,16 +6,21 @@ import math
 import os
 import time
 import warnings
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import nullcontext
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from kramers_grok.core import checks
 from kramers_grok.core.exceptions import KramersGrokError, NoBarrierError
+from kramers_grok.studies.cells import one_thread
 
 if TYPE_CHECKING:
     from kramers_grok.dynamics.sgd import SGD
@@ -36,26 +41,25 @@ def _fail(error: Exception) -> typer.Exit:
 
 
 class _Bars:
-    """Progress bars: one for the arm, one for the cell that runs."""
+    """One progress bar for each arm."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self.current: TaskID | None = None
-        self.done = 0
-        self.inner = progress.add_task("", total=1.0, visible=False)
+        self.tasks: dict[str, TaskID] = {}
 
     def arm(self, name: str, n_cells: int) -> None:
-        self.current = self.progress.add_task(name, total=n_cells)
-        self.done = 0
+        self.tasks[name] = self.progress.add_task(name.replace("_", " "), total=n_cells)
 
-    def cell(self, name: str, fraction: float) -> None:
-        assert self.current is not None
-        if fraction >= 1:
-            self.done += 1
-            self.progress.update(self.current, completed=self.done)
-            self.progress.update(self.inner, visible=False)
-        else:
-            self.progress.update(self.inner, description=f"  {name}", completed=fraction, visible=True)
+    def cell(self, arm: str) -> None:
+        self.progress.advance(self.tasks[arm])
+
+
+def _executor(workers: int) -> Executor | nullcontext[None]:
+    """Worker processes, or this process alone for one worker."""
+    if workers == 1:
+        return nullcontext()
+    # Spawned, not forked: torch and numba have threads by now.
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=one_thread)
 
 
 @app.command()
@@ -64,7 +68,7 @@ def reproduce(
     quick: Annotated[bool, typer.Option("--quick", help="A minute instead of several: fewer replicas.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    workers: Annotated[int, typer.Option(help="Threads; results do not depend on it. 0: all cores.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes; results do not depend on it. 0: all cores.")] = 0,
 ) -> None:
     """Run the main job: phases of real data, the Arrhenius figure, what minibatch noise does, a grokking curve."""
     from kramers_grok import report
@@ -72,19 +76,14 @@ def reproduce(
 
     console = Console()
     began = time.perf_counter()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         settings = reproduction.Settings.make(seed=seed, quick=quick)
-        threads = workers or os.cpu_count() or 1
-        with Progress(*columns, console=console) as progress:
-            reproduction.reproduce(out, settings=settings, device=device, n_threads=threads, reporter=_Bars(progress))
+        processes = checks.positive_int("workers", workers, minimum=0) or os.cpu_count() or 1
+        with Progress(*columns, console=console) as progress, _executor(processes) as executor:
+            reproduction.reproduce(out, settings=settings, device=device, executor=executor, reporter=_Bars(progress))
             figures = progress.add_task("figures", total=1)
-            report.draw(out)
+            report.draw(out, executor)
             progress.update(figures, completed=1)
         text = report.summary(out)
         (out / "summary.md").write_text(text, encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +20,37 @@ __all__ = ["FIGURES", "draw", "load", "summary"]
 
 def load(out: str | Path) -> dict[str, xr.DataTree]:
     """Read the arms' trees of a results directory."""
-    trees: dict[str, xr.DataTree] = {}
-    for name in ARMS:
-        data = read_netcdf(Path(out) / f"{name}.nc")
-        trees[name] = data if isinstance(data, xr.DataTree) else xr.DataTree(data, name=name)
-    return trees
+    return {name: _load(Path(out), name) for name in ARMS}
 
 
-def draw(out: str | Path) -> list[Path]:
-    """Draw all figures of a results directory as PNG and SVG; return their paths."""
+def _load(out: Path, name: str) -> xr.DataTree:
+    data = read_netcdf(out / f"{name}.nc")
+    return data if isinstance(data, xr.DataTree) else xr.DataTree(data, name=name)
+
+
+def draw(out: str | Path, executor: Executor | None = None) -> list[Path]:
+    """Draw all figures of a results directory as PNG and SVG; return their paths.
+
+    Parameters
+    ----------
+    out : path
+    executor : Executor, optional
+        Draw in its workers, one figure a task.
+    """
+    mapped = (executor.map if executor is not None else map)(_draw, [Path(out)] * len(FIGURES), FIGURES)
+    return [path for paths in mapped for path in paths]
+
+
+def _draw(out: Path, name: str) -> list[Path]:
     import matplotlib.pyplot as plt
 
-    trees = load(out)
-    paths = []
-    for name, figure_of in FIGURES.items():
-        figure = figure_of(trees[name])
-        for suffix in ("png", "svg"):
-            path = Path(out) / f"{name}.{suffix}"
-            # Without the date and with fixed ids the same numbers give the same file.
-            with plt.rc_context({"svg.hashsalt": "kramers_grok"}):
-                figure.savefig(path, dpi=160, metadata={"Date": None} if suffix == "svg" else None)
-            paths.append(path)
-        plt.close(figure)
+    figure = FIGURES[name](_load(out, name))
+    paths = [out / f"{name}.png", out / f"{name}.svg"]
+    # Without the date and with fixed ids the same numbers give the same file.
+    with plt.rc_context({"svg.hashsalt": "kramers_grok"}):
+        figure.savefig(paths[0], dpi=150)
+        figure.savefig(paths[1], metadata={"Date": None})
+    plt.close(figure)
     return paths
 
 

@@ -132,6 +132,10 @@ class DeepLinearNetwork:
                 f"`teacher_matrix` has shape {matrix.shape}, expected ({self.widths[-1]}, {self.widths[0]}) = "
                 "(outputs, inputs): it maps inputs to outputs.\nUse `teacher_matrix.T`, or change `widths`."
             )
+        if not matrix.any():
+            raise InvalidParameterError(
+                "`teacher_matrix` is all zeros, expected at least one singular value > 0: there is nothing to learn."
+            )
         self._matrix = matrix
         self._moved: dict[tuple[torch.dtype, torch.device], _Constants] = {}
 

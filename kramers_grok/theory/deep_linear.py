@@ -110,6 +110,12 @@ def free_energy_latex() -> str:
     return f"F(a) = {sympy.latex(free_energy_expression())}"
 
 
+def _column(values: ArrayLike) -> ArrayLike:
+    """A single column as a vector."""
+    array = np.asarray(values)
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+
+
 @dataclass(frozen=True)
 class _Parameters:
     """Checked parameters that the mode and the chain share."""
@@ -143,7 +149,7 @@ class _Parameters:
 
         Parameters
         ----------
-        x : array_like, shape (sample,)
+        x : array_like, shape (sample,) or (sample, 1)
             Inputs, not centred here: centre them yourself where the model has no bias.
         y : array_like, shape (sample,), optional
             Targets; None autoencodes `x` (σ = 1).
@@ -161,10 +167,9 @@ class _Parameters:
         >>> chain.input_variance, chain.singular_value
         (2.0, 0.5)
         """
-        inputs = checks.finite_array(
-            "x", x, ndim=1, why="one mode reads a scalar", fix="Use `x @ v` with the mode's direction v."
-        )
-        targets = inputs if y is None else checks.finite_array("y", y, ndim=1)
+        fix = "Use `x @ v` with the mode's direction v."
+        inputs = checks.finite_array("x", _column(x), ndim=1, why="one mode reads a scalar", fix=fix)
+        targets = inputs if y is None else checks.finite_array("y", _column(y), ndim=1)
         if targets.shape != inputs.shape:
             raise InvalidParameterError(
                 f"`y` has shape {targets.shape}, expected {inputs.shape}: one target for each input.\n"

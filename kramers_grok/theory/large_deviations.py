@@ -92,9 +92,10 @@ def _momenta(mode: Mode, s: float, a: float) -> tuple[float, float]:
     variance, decay = q * s**2 * w**2, mode.weight_decay * a
 
     def hamiltonian(t: float) -> float:
-        return t * decay - 0.5 * np.log(1 + 2 * t * pull - t**2 * variance)
+        return float(t * decay - 0.5 * np.log(1 + 2 * t * pull - t**2 * variance))
 
     diffusion = 2 * (pull - decay) / (variance + 2 * pull**2)
     end = (pull + np.sqrt(pull**2 + variance)) / variance  # H → ∞ there; H is convex, 0 at 0 and falls at first
     low = 1e-3 * min(diffusion, end)
-    return float(brentq(hamiltonian, low, end * (1 - 1e-12), xtol=1e-14, rtol=1e-14)), float(diffusion)
+    root: float = brentq(hamiltonian, low, end * (1 - 1e-12), xtol=1e-14, rtol=1e-14)
+    return root, float(diffusion)

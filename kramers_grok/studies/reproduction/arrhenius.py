@@ -8,72 +8,84 @@ Langevin does not; theory shares nothing with either but the landscape. Theory f
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from kramers_grok.analysis.arrhenius import compare_laws, slope_difference
 from kramers_grok.analysis.hypotheses import chi_square_joint
+from kramers_grok.core.barrier import Barrier
 from kramers_grok.core.noise import per_sample
-from kramers_grok.core.region import beyond
+from kramers_grok.core.region import Region, beyond
 from kramers_grok.core.schema import describe
-from kramers_grok.dynamics.langevin import Fused, Langevin, TorchSDE
+from kramers_grok.dynamics.langevin import Fused, Integrator, Langevin, TorchSDE
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.first_passage import first_passage
 from kramers_grok.models.data import population, teacher
+from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.runs import measure, table
-from kramers_grok.theory.deep_linear import DeepLinearChain
+from kramers_grok.studies.reproduction.settings import Settings
+from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 from kramers_grok.theory.exit_times import exit_time
 from kramers_grok.theory.gradient_noise import GaussianResidualVariance
 from kramers_grok.theory.minibatch import MinibatchNoise
 from kramers_grok.theory.rates import eyring_kramers_rate
 
-if TYPE_CHECKING:
-    from kramers_grok.studies.reproduction.job import Job
-    from kramers_grok.studies.reproduction.settings import Settings
-
-__all__ = ["NAME", "n_cells", "run"]
+__all__ = ["NAME", "cells", "gather"]
 
 NAME = "arrhenius"
 TORCHSDE_DT = 0.2  # a step costs it a hundred times what it costs the compiled kernel
 BATCH_PER_RATIO = 8  # B = 8 ΔF/T at the middle learning rate
 
 
-def n_cells(settings: Settings) -> int:
-    """Return the number of cells."""
-    return 4 * len(settings.ratios) + len(settings.pairs) + 2
-
-
+@dataclass(frozen=True)
 class _Setup:
-    """The chain, its target and its noise, from the settings."""
+    """The chain, its target and its noise, from the settings; the functions of the cells are its methods."""
 
-    def __init__(self, job: Job) -> None:
-        s = self.settings = job.settings
-        self.job = job
-        self.chain = DeepLinearChain(s.depth, s.singular_value, s.weight_decay)
-        self.barrier = self.chain.barrier()
-        self.target = beyond(self.barrier)
-        # ΔF/T = B/8 at the middle lr: the noise's variance g² follows from T = lr g²/(2B).
-        self.noise_variance = 2 * BATCH_PER_RATIO * self.barrier.height / s.lr
-        self.base = {
+    settings: Settings
+    device: str
+
+    @property
+    def chain(self) -> DeepLinearChain:
+        s = self.settings
+        return DeepLinearChain(s.depth, s.singular_value, s.weight_decay)
+
+    @property
+    def barrier(self) -> Barrier:
+        return self.chain.barrier()
+
+    @property
+    def target(self) -> Region:
+        return beyond(self.barrier)
+
+    @property
+    def noise_variance(self) -> float:
+        """ΔF/T = B/8 at the middle lr: the noise's variance g² follows from T = lr g²/(2B)."""
+        return 2 * BATCH_PER_RATIO * self.barrier.height / self.settings.lr
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """What every cell depends on."""
+        s = self.settings
+        return {
             "chain": [s.depth, s.singular_value, s.weight_decay],
             "threshold": self.target.threshold,
             "n_replicas": s.n_replicas,
         }
-        residual = GaussianResidualVariance(s.singular_value, 1.0, s.label_noise)
-        self.residual = residual
 
     def temperature(self, ratio: float) -> float:
         return self.barrier.height / ratio
 
-    def noise(self, lr: float, batch_size: int) -> MinibatchNoise:
-        return MinibatchNoise(lr_over_batch=lr / batch_size, residual_variance=self.residual)
+    def minibatch(self, lr: float, batch_size: int) -> MinibatchNoise:
+        residual = GaussianResidualVariance(self.settings.singular_value, 1.0, self.settings.label_noise)
+        return MinibatchNoise(lr_over_batch=lr / batch_size, residual_variance=residual)
 
-    def theory(self, ratio: float, seed: int, progress: Any) -> xr.Dataset:
+    def theory(self, config: Mapping[str, Any], *, seed: int) -> xr.Dataset:
         """Exact and asymptotic times at one temperature, for continuous dynamics."""
-        temperature = self.temperature(ratio)
+        temperature = self.temperature(config["ratio"])
         mode = exit_time(self.chain.mode, temperature=temperature, target=self.target)
         chain = exit_time(self.chain, temperature=temperature, target=self.target)
         rate = eyring_kramers_rate(self.barrier, temperature, warn=False)
@@ -88,25 +100,35 @@ class _Setup:
             chain_relative_error=((), chain.relative_error, describe("relative_error"))
         )
 
-    def langevin(self, system: Any, ratio: float, dt: float, integrator: Any, n: int, seed: int, progress: Any) -> Any:
-        temperature = self.temperature(ratio)
+    def langevin_mode(self, config: Mapping[str, Any], *, seed: int) -> xr.Dataset:
+        return self._langevin(self.chain.mode, config, Fused(), seed)
+
+    def langevin_chain(self, config: Mapping[str, Any], *, seed: int) -> xr.Dataset:
+        return self._langevin(self.chain, config, Fused(), seed)
+
+    def torchsde(self, config: Mapping[str, Any], *, seed: int) -> xr.Dataset:
+        return self._langevin(self.chain.mode, config, TorchSDE("euler"), seed)
+
+    def _langevin(
+        self, system: Mode | DeepLinearChain, config: Mapping[str, Any], integrator: Integrator, seed: int
+    ) -> xr.Dataset:
+        temperature, dt = self.temperature(config["ratio"]), float(config["dt"])
         process = Langevin(system, temperature=temperature, dt=dt, integrator=integrator, device="cpu")
         # torchsde's point is watched at its steps only, and predicted so: a bridge would double the cost of a step.
         bridge = isinstance(integrator, Fused)
         predicted = exit_time(system, temperature=temperature, target=self.target, step=dt, monitored=not bridge)
-        return measure(
-            process, predicted, target=self.target, n_replicas=n, seed=seed, progress=progress, bridge=bridge
-        )
+        n = int(config["n_replicas"])
+        return measure(process, predicted, target=self.target, n_replicas=n, seed=seed, bridge=bridge)
 
-    def sgd(self, lr: float, batch_size: int, seed: int, progress: Any) -> xr.Dataset:
+    def sgd(self, config: Mapping[str, Any], *, seed: int) -> xr.Dataset:
+        lr, batch_size = float(config["lr"]), int(config["batch_size"])
         process = SGD(
             self.chain,
             teacher(label_noise=self.settings.label_noise),
             lr=lr,
             batch_size=batch_size,
             noise=per_sample(variance=self.noise_variance),
-            n_threads=self.job.n_threads,
-            device=self.job.device,
+            device=self.device,
         )
         predicted = exit_time(
             self.chain,
@@ -114,73 +136,77 @@ class _Setup:
             target=self.target,
             step=lr,
             monitored=True,
-            minibatch=self.noise(lr, batch_size),
+            minibatch=self.minibatch(lr, batch_size),
         )
-        return measure(
-            process, predicted, target=self.target, n_replicas=self.settings.n_replicas, seed=seed, progress=progress
-        )
+        return measure(process, predicted, target=self.target, n_replicas=self.settings.n_replicas, seed=seed)
 
-    def control(self, seed: int, progress: Any) -> xr.Dataset:
+    def control(self, config: Mapping[str, Any], *, seed: int) -> xr.Dataset:
         """Full-batch descent (T = 0) from thermally spread starts: nothing may escape."""
         s = self.settings
         spread = np.sqrt(self.temperature(s.ratios[0]) / s.weight_decay)
         starts = np.random.default_rng(seed).normal(scale=spread, size=(s.n_control, s.depth))
         # Only what lies on the trap's side is trapped: keep starts below the barrier's energy.
-        saddle_energy = self.chain.landscape.energy_at(self.barrier.saddle)
-        below = self.chain.landscape.energy_at(starts) < saddle_energy
-        starts[~below] *= 0.25
-        process = SGD(self.chain, population(), lr=s.lr, n_threads=self.job.n_threads)
+        energy = self.chain.landscape.energy_at
+        starts[energy(starts) >= energy(self.barrier.saddle)] *= 0.25
         return first_passage(
-            process, target=self.target, n_replicas=s.n_control, max_time=s.control_time, seed=seed, start=starts
+            SGD(self.chain, population(), lr=s.lr, device=self.device),
+            target=self.target,
+            n_replicas=s.n_control,
+            max_time=s.control_time,
+            seed=seed,
+            start=starts,
         )
 
 
-def run(job: Job) -> xr.DataTree:
-    """Compute all cells and gather them."""
-    setup = _Setup(job)
-    s, base, threads = job.settings, setup.base, job.n_threads
-    theory: list[xr.Dataset] = []
-    mode: list[xr.Dataset] = []
-    chain: list[xr.Dataset] = []
-    sgd: list[xr.Dataset] = []
-    for ratio in s.ratios:
-        key = base | {"ratio": ratio}
-        theory.append(job.cell("arrhenius-theory", key, partial(setup.theory, ratio)))
-    for ratio in s.ratios:
-        key = base | {"ratio": ratio, "dt": s.lr}
-        for name, system, found in (("mode", setup.chain.mode, mode), ("chain", setup.chain, chain)):
-            found.append(
-                job.cell(
-                    f"arrhenius-langevin-{name}",
-                    key,
-                    partial(setup.langevin, system, ratio, s.lr, Fused(n_threads=threads), s.n_replicas),
-                )
-            )
-    first = s.ratios[0]
-    torchsde = job.cell(
-        "arrhenius-langevin-torchsde",
-        base | {"ratio": first, "dt": TORCHSDE_DT, "n_replicas": s.n_control},
-        partial(setup.langevin, setup.chain.mode, first, TORCHSDE_DT, TorchSDE("euler"), s.n_control),
-    )
-    settings = [(s.lr, round(BATCH_PER_RATIO * r)) for r in s.ratios] + list(s.pairs)
+def _plan(settings: Settings, device: str) -> dict[str, list[Cell]]:
+    """Cells by the group of the result that they belong to."""
+    setup, s = _Setup(settings, device), settings
+    base = setup.base
+    ratios = [base | {"ratio": ratio} for ratio in s.ratios]
+    steps = [base | {"ratio": ratio, "dt": s.lr} for ratio in s.ratios]
     noise = {"label_noise": s.label_noise, "noise_variance": setup.noise_variance}
-    for lr, batch_size in settings:
-        key = base | noise | {"lr": lr, "batch_size": batch_size}
-        sgd.append(job.cell("arrhenius-sgd", key, partial(setup.sgd, lr, batch_size)))
-    control = job.cell(
-        "arrhenius-control",
-        base | {"lr": s.lr, "n_control": s.n_control, "time": s.control_time},
-        setup.control,
-    )
-    groups = {
-        "theory": xr.concat(theory, dim="run"),
-        "langevin_mode": table(mode),
-        "langevin_mode_torchsde": table([torchsde]),
-        "langevin_chain": table(chain),
-        "sgd": table(sgd),
-        "control": control,
+    pairs = [(s.lr, round(BATCH_PER_RATIO * r)) for r in s.ratios] + list(s.pairs)
+    single = base | {"ratio": s.ratios[0], "dt": TORCHSDE_DT, "n_replicas": s.n_control}
+    idle = base | {"lr": s.lr, "n_control": s.n_control, "time": s.control_time}
+
+    def cost(ratio: float, step: float, weight: float) -> float:
+        return weight * float(np.exp(ratio)) / step
+
+    return {
+        "theory": [Cell("arrhenius-theory", key, setup.theory) for key in ratios],
+        "langevin_mode": [
+            Cell("arrhenius-langevin-mode", key, setup.langevin_mode, cost(key["ratio"], s.lr, 2)) for key in steps
+        ],
+        "langevin_mode_torchsde": [Cell("arrhenius-langevin-torchsde", single, setup.torchsde, 1e4)],
+        "langevin_chain": [
+            Cell("arrhenius-langevin-chain", key, setup.langevin_chain, cost(key["ratio"], s.lr, 1.5)) for key in steps
+        ],
+        "sgd": [
+            Cell(
+                "arrhenius-sgd",
+                base | noise | {"lr": lr, "batch_size": batch},
+                setup.sgd,
+                cost(batch * s.lr / (BATCH_PER_RATIO * lr), lr, 3),
+            )
+            for lr, batch in pairs
+        ],
+        "control": [Cell("arrhenius-control", idle, setup.control, 100.0)],
     }
-    laws = _laws(groups, setup)
+
+
+def cells(settings: Settings, device: str) -> list[Cell]:
+    """Return all cells: theory, Langevin in mode and chain, torchsde, SGD, the control."""
+    return [cell for group in _plan(settings, device).values() for cell in group]
+
+
+def gather(settings: Settings, results: Sequence[xr.Dataset]) -> xr.DataTree:
+    """Gather the runs of each engine in a table and fit the laws."""
+    remaining = iter(results)
+    runs = {name: [next(remaining) for _ in group] for name, group in _plan(settings, "cpu").items()}
+    groups = {name: table(found) for name, found in runs.items() if name not in ("theory", "control")}
+    groups["theory"] = xr.concat(runs["theory"], dim="run")
+    groups["control"] = runs["control"][0]
+    laws = _laws(groups, _Setup(settings, "cpu"))
     # Not at the root: groups inherit the root's coordinates, and `engine` means one run's engine there.
     tree = {"/": xr.Dataset(attrs=laws.attrs), "/laws": laws} | {f"/{k}": v for k, v in groups.items()}
     return xr.DataTree.from_dict(tree, name=NAME)

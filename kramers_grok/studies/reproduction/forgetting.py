@@ -8,24 +8,23 @@ same gradient.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xarray as xr
 
-from kramers_grok.core.region import Region, beyond
+from kramers_grok.core.region import beyond
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.models.data import teacher
+from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.runs import measure, table
+from kramers_grok.studies.reproduction.settings import Settings
 from kramers_grok.theory.deep_linear import DeepLinearChain
 from kramers_grok.theory.exit_times import minibatch_mode_exit_time
 from kramers_grok.theory.large_deviations import forgetting_actions
 
-if TYPE_CHECKING:
-    from kramers_grok.studies.reproduction.job import Job
-    from kramers_grok.studies.reproduction.settings import Settings
-
-__all__ = ["NAME", "n_cells", "run"]
+__all__ = ["NAME", "cells", "gather"]
 
 NAME = "forgetting"
 WEIGHT_DECAY = 0.44
@@ -39,34 +38,30 @@ def _batches(settings: Settings) -> tuple[int, ...]:
     return QUICK_BATCHES if settings.quick else BATCHES
 
 
-def n_cells(settings: Settings) -> int:
-    """Return the number of cells."""
-    return len(_batches(settings))
+def _chain(settings: Settings) -> DeepLinearChain:
+    return DeepLinearChain(settings.depth, settings.singular_value, WEIGHT_DECAY)
 
 
-def run(job: Job) -> xr.DataTree:
-    """Compute the forgetting times at one η/B reached by several batch sizes."""
-    s = job.settings
-    chain = DeepLinearChain(s.depth, s.singular_value, WEIGHT_DECAY)
-    barrier = chain.forgetting_barrier()
-    target = beyond(barrier)
-    replicas = s.n_replicas if s.quick else s.n_replicas // 2
+def cells(settings: Settings, device: str) -> list[Cell]:
+    """Return one cell for each batch size, all at the same η/B."""
     key = {
-        "chain": [s.depth, s.singular_value, WEIGHT_DECAY],
+        "chain": [settings.depth, settings.singular_value, WEIGHT_DECAY],
         "label_noise": LABEL_NOISE,
         "lr_over_batch": LR_OVER_BATCH,
-        "threshold": target.threshold,
-        "n_replicas": replicas,
+        "threshold": beyond(_chain(settings).forgetting_barrier()).threshold,
+        "n_replicas": settings.n_replicas if settings.quick else settings.n_replicas // 2,
     }
-    runs = [
-        job.cell(
-            "forgetting-sgd",
-            key | {"batch_size": batch},
-            partial(_measure, chain, barrier.minimum, target, batch, replicas, job),
-        )
-        for batch in _batches(s)
+    measure_one = partial(_measure, settings, device)
+    return [
+        Cell("forgetting-sgd", key | {"batch_size": batch}, measure_one, cost=2e4 / batch)
+        for batch in _batches(settings)
     ]
-    rows = table(runs)
+
+
+def gather(settings: Settings, results: Sequence[xr.Dataset]) -> xr.DataTree:
+    """Return the forgetting times beside the diffusion limit's, and what SGD's quasi-potential says of their ratio."""
+    rows = table(results)
+    actions = forgetting_actions(_chain(settings).mode, label_noise=LABEL_NOISE)
     ratio = rows["mean_exit_time"] / rows["predicted_mean"]
     rows["ratio"] = ("run", ratio.values, {"units": "1", "long_name": "SGD over the diffusion limit"})
     rows["ratio_error"] = (
@@ -77,23 +72,17 @@ def run(job: Job) -> xr.DataTree:
     rows.attrs |= {
         "weight_decay": WEIGHT_DECAY,
         "lr_over_batch": LR_OVER_BATCH,
-        "quasi_potential_ratio": forgetting_actions(chain.mode, label_noise=LABEL_NOISE).departure(LR_OVER_BATCH),
+        "quasi_potential_ratio": actions.departure(LR_OVER_BATCH),
         "departure": "the diffusion limit knows two cumulants of the per-sample gradient; rare events see them all",
     }
     return xr.DataTree.from_dict({"/sgd": rows}, name=NAME)
 
 
-def _measure(
-    chain: DeepLinearChain, start: Any, target: Region, batch: int, replicas: int, job: Job, seed: int, progress: Any
-) -> xr.Dataset:
-    process = SGD(
-        chain,
-        teacher(label_noise=LABEL_NOISE),
-        lr=LR_OVER_BATCH * batch,
-        batch_size=batch,
-        n_threads=job.n_threads,
-        device=job.device,
-    )
+def _measure(settings: Settings, device: str, config: Mapping[str, Any], *, seed: int) -> xr.Dataset:
+    chain, batch = _chain(settings), int(config["batch_size"])
+    barrier = chain.forgetting_barrier()
+    target = beyond(barrier)
+    process = SGD(chain, teacher(label_noise=LABEL_NOISE), lr=LR_OVER_BATCH * batch, batch_size=batch, device=device)
     predicted = minibatch_mode_exit_time(
         chain.mode, label_noise=LABEL_NOISE, lr_over_batch=LR_OVER_BATCH, target=target
     )
@@ -101,9 +90,8 @@ def _measure(
         process,
         predicted,
         target=target,
-        n_replicas=replicas,
+        n_replicas=int(config["n_replicas"]),
         seed=seed,
-        progress=progress,
-        start=start,
+        start=barrier.minimum,
         horizon=14 * predicted.mean,  # SGD is slower than the diffusion limit by 1.4
     )

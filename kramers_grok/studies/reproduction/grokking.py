@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,47 +14,44 @@ from kramers_grok.core.region import beyond
 from kramers_grok.core.schema import describe
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.models.data import teacher
+from kramers_grok.studies.cells import Cell
+from kramers_grok.studies.reproduction.settings import Settings
 from kramers_grok.theory.deep_linear import DeepLinearChain
 from kramers_grok.theory.exit_times import exit_time
 from kramers_grok.theory.gradient_noise import GaussianResidualVariance
 from kramers_grok.theory.minibatch import MinibatchNoise
 
-if TYPE_CHECKING:
-    from kramers_grok.studies.reproduction.job import Job
-    from kramers_grok.studies.reproduction.settings import Settings
-
-__all__ = ["NAME", "n_cells", "run"]
+__all__ = ["NAME", "cells", "gather"]
 
 NAME = "grokking"
 TRAP_DECAY = 0.6  # above the spinodal: the learned state is gone
 TRAP_TIME = 60.0
 RATIOS = (2.5, 4.0, 5.5)
+QUICK_RATIOS = (2.0, 3.0, 4.0)
 
 
-def n_cells(settings: Settings) -> int:
-    """Return the number of cells."""
-    return len(_ratios(settings))
-
-
-def _ratios(settings: Settings) -> tuple[float, ...]:
-    return (2.0, 3.0, 4.0) if settings.quick else RATIOS
-
-
-def run(job: Job) -> xr.DataTree:
-    """Compute loss curves: learned at first, trapped at high weight decay, released at a lower one."""
-    s = job.settings
+def cells(settings: Settings, device: str) -> list[Cell]:
+    """Return one cell for each lr/batch."""
     key = {
-        "chain": [s.depth, s.singular_value, s.weight_decay],
+        "chain": [settings.depth, settings.singular_value, settings.weight_decay],
         "trap": [TRAP_DECAY, TRAP_TIME],
-        "lr": s.lr,
-        "n_replicas": s.n_control,
+        "lr": settings.lr,
+        "n_replicas": settings.n_control,
     }
-    cells = [job.cell("grokking-sgd", key | {"ratio": ratio}, partial(_curve, job, ratio)) for ratio in _ratios(s)]
-    return xr.DataTree.from_dict({f"/run{i}": cell for i, cell in enumerate(cells)}, name=NAME)
+    ratios = QUICK_RATIOS if settings.quick else RATIOS
+    return [
+        Cell("grokking-sgd", key | {"ratio": ratio}, partial(_curve, settings, device), 10 * float(np.exp(ratio)))
+        for ratio in ratios
+    ]
 
 
-def _curve(job: Job, ratio: float, seed: int, progress: Any) -> xr.Dataset:
-    s = job.settings
+def gather(settings: Settings, results: Sequence[xr.Dataset]) -> xr.DataTree:
+    """Return the loss curves: learned at first, trapped at high weight decay, released at a lower one."""
+    return xr.DataTree.from_dict({f"/run{i}": cell for i, cell in enumerate(results)}, name=NAME)
+
+
+def _curve(settings: Settings, device: str, config: Mapping[str, Any], *, seed: int) -> xr.Dataset:
+    s, ratio = settings, float(config["ratio"])
     released = DeepLinearChain(s.depth, s.singular_value, s.weight_decay)
     trapping = DeepLinearChain(s.depth, s.singular_value, TRAP_DECAY)
     barrier = released.barrier()
@@ -61,12 +59,12 @@ def _curve(job: Job, ratio: float, seed: int, progress: Any) -> xr.Dataset:
     batch = round(8 * ratio)
     noise = per_sample(temperature=temperature)
     data = teacher(label_noise=s.label_noise)
-    trap = SGD(trapping, data, lr=s.lr, batch_size=batch, noise=noise, n_threads=job.n_threads)
+    trap = SGD(trapping, data, lr=s.lr, batch_size=batch, noise=noise, device=device)
     learned = released.forgetting_barrier().minimum
     state, _ = trap.advance(trap.start(s.n_control, seed=seed, point=learned), round(TRAP_TIME / s.lr))
     trapped_m = trap.order_parameters(state.theta)
 
-    process = SGD(released, data, lr=s.lr, batch_size=batch, noise=noise, n_threads=job.n_threads)
+    process = SGD(released, data, lr=s.lr, batch_size=batch, noise=noise, device=device)
     target = beyond(barrier)
     residual = GaussianResidualVariance(s.singular_value, 1.0, s.label_noise)
     minibatch = MinibatchNoise(lr_over_batch=s.lr / batch, residual_variance=residual)
@@ -74,7 +72,7 @@ def _curve(job: Job, ratio: float, seed: int, progress: Any) -> xr.Dataset:
         released, temperature=temperature, target=target, step=s.lr, monitored=True, minibatch=minibatch
     )
     steps = np.unique(np.geomspace(1, 12 * predicted.mean / s.lr, 120).astype(np.int64))
-    state = process.start(s.n_control, seed=seed ^ 1, point=state.theta.numpy())
+    state = process.start(s.n_control, seed=seed ^ 1, point=state.theta.cpu().numpy())
     losses = []
     for step in steps:
         state, _ = process.advance(state, int(step) - state.step)

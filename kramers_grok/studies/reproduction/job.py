@@ -1,86 +1,50 @@
-"""The arms of the main job, run one after the other, each cell stored when it is done."""
+"""The arms of the main job: all their cells on one executor, then one labelled file for each arm."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import xarray as xr
 
+from kramers_grok.studies.cells import Cell, execute
 from kramers_grok.studies.reproduction import arrhenius, forgetting, grokking, minibatch, phases, real_feature
 from kramers_grok.studies.reproduction.settings import Settings
-from kramers_grok.studies.store import Store, cell_seed, write_netcdf
+from kramers_grok.studies.store import Store, write_netcdf
 
-__all__ = ["ARMS", "Job", "reproduce"]
+__all__ = ["ARMS", "Arm", "Reporter", "reproduce"]
+
+
+class Arm(Protocol):
+    """One part of the main job: a module with these names."""
+
+    NAME: str
+
+    def cells(self, settings: Settings, device: str) -> list[Cell]:
+        """Return what must be computed."""
+        ...
+
+    def gather(self, settings: Settings, results: Sequence[xr.Dataset]) -> xr.DataTree:
+        """Put the cells' results, in the order of `cells`, into one labelled tree."""
+        ...
 
 
 class Reporter(Protocol):
     """Hears of progress: the command line shows bars, a library user may listen in."""
 
     def arm(self, name: str, n_cells: int) -> None:
-        """A new arm of `n_cells` cells begins."""
+        """Arm `name` has `n_cells` cells."""
         ...
 
-    def cell(self, name: str, fraction: float) -> None:
-        """Cell `name` of the current arm is done to this fraction (1: finished)."""
-        ...
-
-
-class Silent:
-    """Reports nothing."""
-
-    def arm(self, name: str, n_cells: int) -> None:
-        """Ignore."""
-
-    def cell(self, name: str, fraction: float) -> None:
-        """Ignore."""
-
-
-@dataclass
-class Job:
-    """What an arm needs to compute its cells."""
-
-    settings: Settings
-    store: Store
-    reporter: Reporter
-    device: str = "auto"
-    n_threads: int = 1
-
-    def cell(
-        self, name: str, config: Mapping[str, Any], compute: Callable[[int, Callable[[int, int, float], None]], Any]
-    ) -> Any:
-        """Return a cell's result, computed as ``compute(seed, progress)`` if its file is not there yet."""
-        seed = cell_seed(self.settings.seed, {"name": name, **config})
-
-        def progress(escaped: int, total: int, time: float) -> None:
-            self.reporter.cell(name, min(escaped / total, 0.999))
-
-        result = self.store.cell(name, config, lambda: compute(seed, progress))
-        self.reporter.cell(name, 1.0)
-        return result
-
-
-class Arm(Protocol):
-    """One part of the main job: computes its cells and returns one labelled tree."""
-
-    NAME: str
-
-    @staticmethod
-    def n_cells(settings: Settings) -> int:
-        """Return the number of cells."""
-        ...
-
-    @staticmethod
-    def run(job: Job) -> xr.DataTree:
-        """Compute."""
+    def cell(self, arm: str) -> None:
+        """A cell of an arm is finished."""
         ...
 
 
-ARMS: Mapping[str, Any] = {
-    module.NAME: module for module in (phases, arrhenius, minibatch, forgetting, real_feature, grokking)
-}
+_MODULES: tuple[Arm, ...] = (phases, arrhenius, minibatch, forgetting, real_feature, grokking)
+ARMS: Mapping[str, Arm] = {module.NAME: module for module in _MODULES}
 
 
 def reproduce(
@@ -88,7 +52,7 @@ def reproduce(
     *,
     settings: Settings,
     device: str = "auto",
-    n_threads: int = 1,
+    executor: Executor | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, xr.DataTree]:
     """Run the main job into a directory and return its arms' trees.
@@ -96,16 +60,36 @@ def reproduce(
     Finished cells are kept: the same call resumes a job that was killed. Each arm ends as one netCDF file,
     ``<out>/<arm>.nc``.
 
+    Parameters
+    ----------
+    out : path
+    settings : Settings
+    device : str
+        "auto" takes CUDA where there is one, for SGD; Langevin dynamics run in the compiled CPU kernel.
+    executor : Executor, optional
+        Where cells run; this process if not given. Results do not depend on it.
+    reporter : Reporter, optional
+
     Raises
     ------
     StudyConflictError
-        If the directory holds another study.
+        If the directory holds another study; nothing is written.
     """
     store = Store(out, settings.as_mapping(), name="reproduce")
-    job = Job(settings, store, reporter or Silent(), device, n_threads)
+    cells = {name: arm.cells(settings, device) for name, arm in ARMS.items()}
+    if reporter is not None:
+        for name, own in cells.items():
+            reporter.arm(name, len(own))
+    arm_of = {id(cell): name for name, own in cells.items() for cell in own}
+
+    def finished(cell: Cell) -> None:
+        if reporter is not None:
+            reporter.cell(arm_of[id(cell)])
+
+    everything = [cell for own in cells.values() for cell in own]
+    results = iter(execute(store, everything, seed=settings.seed, executor=executor, finished=finished))
     trees: dict[str, xr.DataTree] = {}
-    for name, module in ARMS.items():
-        job.reporter.arm(name, module.n_cells(settings))
-        trees[name] = module.run(job)
+    for name, arm in ARMS.items():
+        trees[name] = arm.gather(settings, [next(results) for _ in cells[name]])
         write_netcdf(trees[name], store.directory / f"{name}.nc")
     return trees

@@ -7,8 +7,9 @@ to the barrier are carried over it, with the splitting probability of the balanc
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,17 +20,15 @@ from kramers_grok.core.schema import describe
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.first_passage import first_passage
 from kramers_grok.models.data import teacher
+from kramers_grok.studies.cells import Cell
+from kramers_grok.studies.reproduction.settings import Settings
 from kramers_grok.theory.deep_linear import DeepLinearChain
 from kramers_grok.theory.gradient_noise import GaussianResidualVariance
 from kramers_grok.theory.minibatch import MinibatchNoise
 from kramers_grok.theory.mode_exit import ModeDynamics
 from kramers_grok.theory.quadrature import splitting_probability
 
-if TYPE_CHECKING:
-    from kramers_grok.studies.reproduction.job import Job
-    from kramers_grok.studies.reproduction.settings import Settings
-
-__all__ = ["NAME", "n_cells", "run"]
+__all__ = ["NAME", "cells", "gather"]
 
 NAME = "minibatch"
 BATCHES = (1, 4, 16)
@@ -43,44 +42,41 @@ TIME = 400.0
 LOST = 0.04
 
 
-def n_cells(settings: Settings) -> int:
-    """Return the number of cells."""
-    batches, amplitudes = _grid(settings)
-    return len(batches) * len(amplitudes)
-
-
 def _grid(settings: Settings) -> tuple[tuple[int, ...], tuple[float, ...]]:
     return (QUICK_BATCHES, QUICK_AMPLITUDES) if settings.quick else (BATCHES, AMPLITUDES)
 
 
-def run(job: Job) -> xr.DataTree:
-    """Compute the fraction that escapes against the amplitude it starts from, and what is left of the others."""
-    s = job.settings
-    chain = DeepLinearChain(s.depth, s.singular_value, s.weight_decay)
-    target = beyond(chain.barrier())
-    replicas = s.n_replicas
-    batches, amplitudes = _grid(s)
+def _chain(settings: Settings) -> DeepLinearChain:
+    return DeepLinearChain(settings.depth, settings.singular_value, settings.weight_decay)
+
+
+def cells(settings: Settings, device: str) -> list[Cell]:
+    """Return one cell for each batch size and amplitude at the start."""
     key = {
-        "chain": [s.depth, s.singular_value, s.weight_decay],
+        "chain": [settings.depth, settings.singular_value, settings.weight_decay],
         "label_noise": LABEL_NOISE,
         "lr": LR,
         "time": TIME,
-        "threshold": target.threshold,
-        "n_replicas": replicas,
+        "threshold": beyond(_chain(settings).barrier()).threshold,
+        "n_replicas": settings.n_replicas,
     }
-    cells = [
-        [
-            job.cell(
-                "minibatch-sgd",
-                key | {"batch_size": batch, "amplitude": amplitude},
-                partial(_measure, chain, target, batch, amplitude, replicas, job),
-            )
-            for amplitude in amplitudes
-        ]
+    measure_one = partial(_measure, settings, device)
+    batches, amplitudes = _grid(settings)
+    return [
+        Cell("minibatch-sgd", key | {"batch_size": batch, "amplitude": amplitude}, measure_one, cost=1e3)
         for batch in batches
+        for amplitude in amplitudes
     ]
-    fractions = np.array([[float(cell.escaped.mean()) for cell in row] for row in cells])
-    left = np.array([[float(cell.amplitude_left) for cell in row] for row in cells])
+
+
+def gather(settings: Settings, results: Sequence[xr.Dataset]) -> xr.DataTree:
+    """Return the fraction that escapes against the amplitude it starts from, and what is left of the others."""
+    batches, amplitudes = _grid(settings)
+    chain = _chain(settings)
+    target = beyond(chain.barrier())
+    shape = (len(batches), len(amplitudes))
+    fractions = np.array([float(cell.escaped.mean()) for cell in results]).reshape(shape)
+    left = np.array([float(cell.amplitude_left) for cell in results]).reshape(shape)
     saddle = chain.saddle_amplitude()
     data = {
         "escaped_fraction": (
@@ -104,7 +100,7 @@ def run(job: Job) -> xr.DataTree:
         "amplitude": ("amplitude", list(amplitudes), describe("amplitude")),
     }
     dataset = xr.Dataset(data, coords=coords).assign_attrs(
-        lr=LR, label_noise=LABEL_NOISE, horizon=TIME, n_replicas=replicas, saddle_amplitude=saddle
+        lr=LR, label_noise=LABEL_NOISE, horizon=TIME, n_replicas=settings.n_replicas, saddle_amplitude=saddle
     )
     return xr.DataTree.from_dict({"/sgd": dataset}, name=NAME)
 
@@ -121,28 +117,12 @@ def _predicted(chain: DeepLinearChain, target: Region, batch: int, amplitude: fl
     return splitting_probability(dynamics.process, root * amplitude, root * LOST, border)
 
 
-def _measure(
-    chain: DeepLinearChain,
-    target: Region,
-    batch: int,
-    amplitude: float,
-    replicas: int,
-    job: Job,
-    seed: int,
-    progress: Any,
-) -> xr.Dataset:
-    process = SGD(
-        chain,
-        teacher(label_noise=LABEL_NOISE),
-        lr=LR,
-        batch_size=batch,
-        n_threads=job.n_threads,
-        device=job.device,
-    )
-    start = np.full(chain.depth, amplitude)
-    run = first_passage(
-        process, target=target, n_replicas=replicas, max_time=TIME, seed=seed, start=start, progress=progress
-    )
+def _measure(settings: Settings, device: str, config: Mapping[str, Any], *, seed: int) -> xr.Dataset:
+    chain, replicas = _chain(settings), int(config["n_replicas"])
+    target = beyond(chain.barrier())
+    process = SGD(chain, teacher(label_noise=LABEL_NOISE), lr=LR, batch_size=int(config["batch_size"]), device=device)
+    start = np.full(chain.depth, float(config["amplitude"]))
+    run = first_passage(process, target=target, n_replicas=replicas, max_time=TIME, seed=seed, start=start)
     # The same noise again without a target: how small the trapped ones have become.
     state, _ = process.advance(process.start(replicas, seed=seed, point=start), int(np.ceil(TIME / LR)))
     trapped = torch.as_tensor(~run.escaped.values)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from kramers_grok.core.schema import describe
 from kramers_grok.models.data import autoencoding, digits
+from kramers_grok.studies.cells import Cell
+from kramers_grok.studies.reproduction.settings import Settings
 from kramers_grok.theory.phases import FeatureSpectrum
 
-if TYPE_CHECKING:
-    from kramers_grok.studies.reproduction.job import Job
-    from kramers_grok.studies.reproduction.settings import Settings
-
-__all__ = ["NAME", "n_cells", "run", "spectrum"]
+__all__ = ["NAME", "cells", "gather", "spectrum"]
 
 NAME = "phases"
 
@@ -26,19 +24,18 @@ def spectrum() -> FeatureSpectrum:
     return FeatureSpectrum.autoencoder(autoencoding(digits() / 16).x)
 
 
-def n_cells(settings: Settings) -> int:
-    """Return the number of cells."""
-    return 1
+def cells(settings: Settings, device: str) -> list[Cell]:
+    """Return the one cell."""
+    return [Cell("phases-digits", {"depth": settings.depth}, _compute)]
 
 
-def run(job: Job) -> xr.DataTree:
-    """Compute the spectrum, each feature's transitions, and the number of metastable states against λ."""
-    depth = job.settings.depth
-    tree: xr.Dataset = job.cell("phases-digits", {"depth": depth}, partial(_compute, depth))
-    return xr.DataTree(tree, name=NAME)
+def gather(settings: Settings, results: Sequence[xr.Dataset]) -> xr.DataTree:
+    """Return the spectrum, each feature's transitions, and the number of metastable states against λ."""
+    return xr.DataTree(results[0], name=NAME)
 
 
-def _compute(depth: int, seed: int, progress: Any) -> xr.Dataset:
+def _compute(config: Mapping[str, Any], *, seed: int) -> xr.Dataset:
+    depth = int(config["depth"])
     features = spectrum()
     table = features.table(depth)
     # The number of states changes where a feature disappears: values just below every spinodal show it all.

@@ -7,8 +7,9 @@ data's sample variance, and its share is reported.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -18,17 +19,15 @@ from kramers_grok.core.noise import per_sample
 from kramers_grok.core.region import beyond
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.models.data import autoencoding, digits
+from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.runs import measure, table
+from kramers_grok.studies.reproduction.settings import Settings
 from kramers_grok.theory.deep_linear import DeepLinearChain
 from kramers_grok.theory.exit_times import exit_time
 from kramers_grok.theory.gradient_noise import EmpiricalResidualVariance, minibatch_share
 from kramers_grok.theory.minibatch import MinibatchNoise
 
-if TYPE_CHECKING:
-    from kramers_grok.studies.reproduction.job import Job
-    from kramers_grok.studies.reproduction.settings import Settings
-
-__all__ = ["NAME", "n_cells", "run", "scores"]
+__all__ = ["NAME", "cells", "gather", "scores"]
 
 NAME = "real_feature"
 RATIOS = (3.0, 4.0, 5.0, 6.0)
@@ -44,50 +43,48 @@ def scores() -> NDArray[np.float64]:
     return np.asarray(x @ direction)
 
 
-def n_cells(settings: Settings) -> int:
-    """Return the number of cells."""
-    return len(_points(settings))
-
-
-def _points(settings: Settings) -> list[tuple[float, int]]:
+def cells(settings: Settings, device: str) -> list[Cell]:
+    """Return one cell for each temperature, with batch sizes in turn."""
     ratios = RATIOS[:2] if settings.quick else RATIOS
-    return [(ratio, BATCHES[i % len(BATCHES)]) for i, ratio in enumerate(ratios)]
-
-
-def run(job: Job) -> xr.DataTree:
-    """Compute predicted and measured escape times of the first principal component."""
-    s = job.settings
-    replicas = s.n_replicas if s.quick else s.n_replicas // 2
-    runs = [
-        job.cell(
+    replicas = settings.n_replicas if settings.quick else settings.n_replicas // 2
+    return [
+        Cell(
             "real-feature-sgd",
-            {"depth": s.depth, "ratio": ratio, "batch_size": batch, "n_replicas": replicas},
-            partial(_measure, job, ratio, batch, replicas),
+            {
+                "depth": settings.depth,
+                "ratio": ratio,
+                "batch_size": BATCHES[i % len(BATCHES)],
+                "n_replicas": replicas,
+            },
+            partial(_measure, device),
+            cost=30 * float(np.exp(ratio)),
         )
-        for ratio, batch in _points(s)
+        for i, ratio in enumerate(ratios)
     ]
-    rows = table(runs, ("share_minimum", "share_saddle", "input_variance", "weight_decay"))
+
+
+def gather(settings: Settings, results: Sequence[xr.Dataset]) -> xr.DataTree:
+    """Return predicted and measured escape times of the first principal component."""
+    rows = table(results, ("share_minimum", "share_saddle"))
     rows.attrs["data"] = "scikit-learn digits, first principal component, 1797 scores, with replacement"
     return xr.DataTree.from_dict({"/sgd": rows}, name=NAME)
 
 
-def _measure(job: Job, ratio: float, batch: int, replicas: int, seed: int, progress: Any) -> xr.Dataset:
-    depth = job.settings.depth
+def _measure(device: str, config: Mapping[str, Any], *, seed: int) -> xr.Dataset:
     x = scores()
     q = float(np.mean(x**2))
-    chain = DeepLinearChain.from_data(x, depth=depth, weight_decay=RELATIVE_DECAY * q)
+    chain = DeepLinearChain.from_data(x, depth=int(config["depth"]), weight_decay=RELATIVE_DECAY * q)
     barrier = chain.barrier()
     target = beyond(barrier)
-    temperature = barrier.height / ratio
-    lr = RELATIVE_LR / q
+    temperature = barrier.height / float(config["ratio"])
+    lr, batch = RELATIVE_LR / q, int(config["batch_size"])
     process = SGD(
         chain,
         autoencoding(x, center=False),
         lr=lr,
         batch_size=batch,
         noise=per_sample(temperature=temperature),
-        n_threads=job.n_threads,
-        device=job.device,
+        device=device,
     )
     residual = EmpiricalResidualVariance(x, x)
     noise = MinibatchNoise(lr_over_batch=lr / batch, residual_variance=residual)
@@ -96,4 +93,5 @@ def _measure(job: Job, ratio: float, batch: int, replicas: int, seed: int, progr
         name: minibatch_share(chain, point, process.noise_variance, residual_variance=residual)
         for name, point in (("share_minimum", barrier.minimum), ("share_saddle", barrier.saddle))
     }
-    return measure(process, predicted, target=target, n_replicas=replicas, seed=seed, progress=progress, extra=shares)
+    n = int(config["n_replicas"])
+    return measure(process, predicted, target=target, n_replicas=n, seed=seed, extra=shares)
