@@ -116,7 +116,7 @@ def _minibatch(tree: xr.DataTree) -> Any:
         rows = data.sel(batch_size=batch)
         label = f"B = {batch:g}, η/B = {data.attrs['lr'] / batch:.3g}"
         (points,) = ax.plot(rows["amplitude"], rows["escaped_fraction"], "o", ms=5, label=label)
-        ax.plot(rows["amplitude"], rows["predicted_fraction"], "--", lw=1, color=points.get_color())
+        ax.plot(rows["start_amplitude"], rows["predicted_fraction"], "--", lw=1, color=points.get_color())
         below.semilogy(rows["amplitude"], rows["amplitude_left"], "o-", ms=4, label=label)
     for axes in (ax, below):
         axes.axvline(data.attrs["saddle_amplitude"], color="grey", ls=":", lw=1)
@@ -301,7 +301,7 @@ def _summary_rest(trees: Mapping[str, xr.DataTree]) -> str:
             for a, f, p in zip(
                 data["amplitude"],
                 data["escaped_fraction"].sel(batch_size=batch),
-                data["predicted_fraction"].sel(batch_size=batch),
+                data["predicted_fraction"].sel(batch_size=batch, start_amplitude=data["amplitude"]),
                 strict=True,
             )
         )

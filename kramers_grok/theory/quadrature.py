@@ -179,7 +179,8 @@ def refine(process: Diffusion, edges: Array, variation: float = 2.0, length: flo
     worst = float(edges[int(np.nanargmax(np.nan_to_num(panels.variation, nan=np.inf)))])
     raise InvalidParameterError(
         f"Φ = −∫b/𝒟 diverges, or varies too fast for {MAX_PANELS} panels, near x = {worst:.6g}: where noise "
-        "vanishes a process is absorbed instead of passing, and the mean exit time is infinite.\n"
+        "vanishes a process is absorbed instead of passing, so that a mean exit time through that point is infinite "
+        "and one that ends close to it is out of reach here.\n"
         "Keep start, target and wall clear of that point, or add a floor to the noise: 𝒟(x) + temperature."
     )
 

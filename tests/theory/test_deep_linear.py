@@ -221,7 +221,10 @@ def test_from_data():
     with pytest.raises(InvalidParameterError, match=r"`y` has shape \(2,\), expected \(3,\)"):
         DeepLinearChain.from_data(x, x[:2], depth=3, weight_decay=0.1)
     with pytest.raises(InvalidParameterError, match="scalar"):
-        DeepLinearChain.from_data(x[:, None], depth=3, weight_decay=0.1)
+        DeepLinearChain.from_data(np.stack([x, x], axis=1), depth=3, weight_decay=0.1)
+    assert DeepLinearChain.from_data(x[:, None], depth=3, weight_decay=0.1) == DeepLinearChain.from_data(
+        x, depth=3, weight_decay=0.1
+    )
     with pytest.raises(InvalidParameterError, match="all zeros"):
         DeepLinearChain.from_data(0 * x, depth=3, weight_decay=0.1)
     with pytest.raises(InvalidParameterError, match="at least one element"):

@@ -78,6 +78,7 @@ def gather(settings: Settings, results: Sequence[xr.Dataset]) -> xr.DataTree:
     fractions = np.array([float(cell.escaped.mean()) for cell in results]).reshape(shape)
     left = np.array([float(cell.amplitude_left) for cell in results]).reshape(shape)
     saddle = chain.saddle_amplitude()
+    fine = np.union1d(np.linspace(0.0, 0.26, 53), amplitudes)
     data = {
         "escaped_fraction": (
             ("batch_size", "amplitude"),
@@ -85,8 +86,8 @@ def gather(settings: Settings, results: Sequence[xr.Dataset]) -> xr.DataTree:
             {"units": "1", "long_name": "fraction of replicas that escaped"},
         ),
         "predicted_fraction": (
-            ("batch_size", "amplitude"),
-            [[_predicted(chain, target, batch, amplitude) for amplitude in amplitudes] for batch in batches],
+            ("batch_size", "start_amplitude"),
+            [[_predicted(chain, target, batch, float(amplitude)) for amplitude in fine] for batch in batches],
             {"units": "1", "long_name": "splitting probability of the balanced mode in the diffusion limit"},
         ),
         "amplitude_left": (
@@ -98,6 +99,7 @@ def gather(settings: Settings, results: Sequence[xr.Dataset]) -> xr.DataTree:
     coords = {
         "batch_size": ("batch_size", list(batches), describe("batch_size")),
         "amplitude": ("amplitude", list(amplitudes), describe("amplitude")),
+        "start_amplitude": ("start_amplitude", fine, describe("amplitude")),
     }
     dataset = xr.Dataset(data, coords=coords).assign_attrs(
         lr=LR, label_noise=LABEL_NOISE, horizon=TIME, n_replicas=settings.n_replicas, saddle_amplitude=saddle
