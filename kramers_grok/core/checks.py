@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from kramers_grok.core.exceptions import InvalidParameterError
 
 __all__ = [
+    "Described",
     "finite",
     "finite_array",
     "fraction",
@@ -25,6 +26,13 @@ __all__ = [
     "positive_int",
     "seed",
 ]
+
+
+class Described(str):
+    """A description of a value, shown without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
 
 
 def invalid(name: str, value: object, rule: str, why: str = "", fix: str = "") -> InvalidParameterError:
@@ -107,10 +115,12 @@ def finite_array(
     except (TypeError, ValueError):
         raise invalid(name, value, "an array of numbers", why, fix) from None
     if ndim is not None and array.ndim != ndim:
-        raise invalid(name, f"array of shape {array.shape}", f"{ndim} dimension(s)", why, fix)
+        raise invalid(name, Described(f"array of shape {array.shape}"), f"{ndim} dimension(s)", why, fix)
     if array.size == 0:
-        raise invalid(name, f"array of shape {array.shape}", "at least one element", why or "empty data", fix)
+        raise invalid(
+            name, Described(f"array of shape {array.shape}"), "at least one element", why or "empty data", fix
+        )
     if not np.isfinite(array).all():
         bad = int(np.size(array) - np.isfinite(array).sum())
-        raise invalid(name, f"array with {bad} NaN or infinite value(s)", "finite numbers", why, fix)
+        raise invalid(name, Described(f"array with {bad} NaN or infinite value(s)"), "finite numbers", why, fix)
     return array

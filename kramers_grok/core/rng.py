@@ -130,7 +130,7 @@ def check_step(step: int, n: int = 4) -> int:
 def _check_streams(streams: ArrayLike) -> NDArray[np.uint32]:
     given = np.asarray(streams)
     if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer):
-        what = f"array of shape {given.shape} and dtype {given.dtype}"
+        what = checks.Described(f"array of shape {given.shape} and dtype {given.dtype}")
         fix = "Use `numpy.arange(n_replicas)` for replicas 0, 1, …"
         raise checks.invalid("streams", what, "a one-dimensional array of integers", "one stream is one replica", fix)
     if given.size and (given.min() < 0 or given.max() >= 2**32):

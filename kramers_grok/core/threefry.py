@@ -48,7 +48,9 @@ def threefry4x32(counter: ArrayLike, key: ArrayLike, rounds: int = 13) -> NDArra
     c, k = np.asarray(counter, dtype=np.uint32), np.asarray(key, dtype=np.uint32)
     for name, words in (("counter", c), ("key", k)):
         if words.shape[-1:] != (4,):
-            raise checks.invalid(name, f"array of shape {words.shape}", "shape (..., 4)", "it is four 32-bit words")
+            raise checks.invalid(
+                name, checks.Described(f"array of shape {words.shape}"), "shape (..., 4)", "it is four 32-bit words"
+            )
     last = np.bitwise_xor.reduce(k, axis=-1, keepdims=True) ^ _PARITY
     schedule = np.concatenate([k, last], axis=-1)
     x: NDArray[np.uint32] = c + schedule[..., :4]

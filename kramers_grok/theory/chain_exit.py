@@ -193,7 +193,9 @@ def _setting(
     anchor = np.zeros(3) if target.above else np.full(3, learned)
     origin = anchor if start is None else checks.finite_array("start", start, ndim=1)
     if origin.shape != (3,):
-        raise checks.invalid("start", f"array of shape {origin.shape}", "shape (3,)", "one weight for each layer")
+        raise checks.invalid(
+            "start", checks.Described(f"array of shape {origin.shape}"), "shape (3,)", "one weight for each layer"
+        )
     sign = target.sign
     border = np.cbrt(target.threshold)
     # The highest point on the balanced path from the well to the target

@@ -252,7 +252,7 @@ def minibatch_share(
     e = v if direction is None else checks.finite_array("direction", direction, ndim=1)
     for name, array in (("point", a), ("direction", e)):
         if array.shape != (chain.depth,):
-            raise checks.invalid(name, f"array of shape {array.shape}", f"shape ({chain.depth},)")
+            raise checks.invalid(name, checks.Described(f"array of shape {array.shape}"), f"shape ({chain.depth},)")
     injected = checks.positive("noise_variance", noise_variance)
     factor = checks.non_negative("population_factor", population_factor)
     length = float(np.linalg.norm(e))

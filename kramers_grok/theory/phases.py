@@ -131,7 +131,7 @@ class FeatureSpectrum:
         ):
             raise checks.invalid(
                 "covariance",
-                f"array of shape {matrix.shape}",
+                checks.Described(f"array of shape {matrix.shape}"),
                 "a square symmetric matrix",
                 "it holds mean products of inputs",
                 "Use `x.T @ x / len(x)`.",

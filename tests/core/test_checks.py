@@ -97,9 +97,9 @@ def test_arrays_come_back_as_float64() -> None:
 @pytest.mark.parametrize(
     ("value", "ndim", "message"),
     [
-        ([1.0, np.nan, np.inf], None, r"array with 2 NaN or infinite value\(s\)', expected finite numbers"),
-        ([], None, r"array of shape \(0,\)', expected at least one element: empty data"),
-        ([1.0], 2, r"array of shape \(1,\)', expected 2 dimension"),
+        ([1.0, np.nan, np.inf], None, r"array with 2 NaN or infinite value\(s\), expected finite numbers"),
+        ([], None, r"array of shape \(0,\), expected at least one element: empty data"),
+        ([1.0], 2, r"array of shape \(1,\), expected 2 dimension"),
         (["a"], None, "expected an array of numbers"),
         ([[1.0], [1.0, 2.0]], None, "expected an array of numbers"),
     ],
