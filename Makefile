@@ -65,6 +65,7 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python -c "$$CHECK_PYTHON" || { echo 'or make $(VENV) anew: rm -rf $(VENV)' >&2; exit 1; }
 	@echo 'Installing kramers_grok[$(EXTRAS-$*)] into $(VENV) (the first time this takes some minutes)'
 	@$(PIP) install --constraint constraints.txt --editable '.[$(EXTRAS-$*)]'
+	@$(BIN)/kramers-grok warm-up
 	@touch $@
 
 venv: $(VENV)/.installed-run  ## the environment of the main job

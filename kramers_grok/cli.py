@@ -130,6 +130,16 @@ def escape(
         console.print(f"[yellow]note[/]: {message}", highlight=False)
 
 
+@app.command()
+def warm_up() -> None:
+    """Compile the usual kernels now (half a minute), so that the first run does not wait; they stay on disk."""
+    from kramers_grok.dynamics import warm_up as kernels
+
+    console = Console()
+    with console.status("compiling") as status:
+        kernels.warm_up(lambda name: status.update(f"compiling: {name}"))
+
+
 BUDGET = 4e7  # replica-steps that two or three seconds allow
 
 

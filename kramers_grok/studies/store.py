@@ -131,11 +131,14 @@ def read_netcdf(path: str | os.PathLike[str]) -> xr.Dataset | xr.DataTree:
         If the file is damaged, with its name and what to do.
     """
     try:
+        with xr.open_dataset(path, engine="h5netcdf") as root:
+            if root.attrs.get("netcdf_kind") == "dataset":  # several times faster than as a tree
+                dataset = root.load()
+                dataset.attrs.pop("netcdf_kind")
+                return _map_attrs(dataset, _decode)
         with xr.open_datatree(path, engine="h5netcdf") as opened:
             tree = opened.load()
-        kind = tree.attrs.pop("netcdf_kind", "tree" if tree.children else "dataset")
-        if kind == "dataset":
-            return _map_attrs(tree.to_dataset(), _decode)
+        tree.attrs.pop("netcdf_kind", None)
         return tree.map_over_datasets(_map_attrs, _decode)
     except FileNotFoundError:
         raise
