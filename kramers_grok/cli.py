@@ -1,4 +1,4 @@
-"""Command line: ``kramers-grok reproduce`` and ``kramers-grok escape``."""
+"""Command line: ``kramers-grok reproduce``, ``escape`` and ``warm-up``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from kramers_grok.core import checks
-from kramers_grok.core.exceptions import KramersGrokError, NoBarrierError
+from kramers_grok.core.exceptions import KramersGrokError
 from kramers_grok.studies.cells import one_thread
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ app = typer.Typer(
 
 
 def _fail(error: Exception) -> typer.Exit:
-    Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: {error}", markup=True, highlight=False)
+    Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
     return typer.Exit(2)
 
 
@@ -90,11 +91,12 @@ def reproduce(
     except KramersGrokError as error:
         raise _fail(error) from None
     console.print(Markdown(text))
-    console.print(f"{time.perf_counter() - began:.0f} s; data, figures and summary.md are in {out}/", highlight=False)
+    done = f"{time.perf_counter() - began:.0f} s; data, figures and summary.md are in {out}/"
+    console.print(done, highlight=False, markup=False)
 
 
-@app.command()
-def escape(
+@app.command("escape")
+def escape_time(
     depth: Annotated[int, typer.Option(help="Number of weight layers D (3 or more).")] = 3,
     weight_decay: Annotated[float, typer.Option(help="Weight decay λ.")] = 0.25,
     lr: Annotated[float, typer.Option(help="Learning rate η.")] = 0.05,
@@ -122,12 +124,12 @@ def escape(
                 n_threads=os.cpu_count() or 1,
             )
             table = _escape_table(chain, process, replicas, label_noise, seed)
-    except (KramersGrokError, NoBarrierError) as error:
+    except KramersGrokError as error:
         raise _fail(error) from None
     console = Console()
     console.print(table)
     for message in dict.fromkeys(str(w.message) for w in caught):
-        console.print(f"[yellow]note[/]: {message}", highlight=False)
+        console.print(f"[yellow]note[/]: {escape(message)}", highlight=False)
 
 
 @app.command()

@@ -57,7 +57,7 @@ def _draw(out: Path, name: str) -> list[Path]:
 def _phases(tree: xr.DataTree) -> Any:
     figure, ax = _figure((6.4, 4.4))
     plots.phases(tree.to_dataset(), ax)
-    ax.set_title("Digits as a deep linear autoencoder, D = 3", fontsize="medium")
+    ax.set_title(f"Digits as a deep linear autoencoder, D = {tree.attrs['depth']}", fontsize="medium")
     return figure
 
 
@@ -148,7 +148,7 @@ def _forgetting(tree: xr.DataTree) -> Any:
     label = f"SGD's quasi-potential (shot noise, all cumulants): {ratio:.3f}"
     ax.axhline(ratio, color="tab:red", ls="--", lw=1, label=label)
     ax.set_xscale("log", base=2)
-    ax.set_xlabel("batch size B at η/B = 1/160 [samples]")
+    ax.set_xlabel(f"batch size B at η/B = {rows.attrs['lr_over_batch']:g} [samples]")
     ax.set_ylabel("mean time to forget / diffusion limit")
     ax.set_ylim(0.8, 1.8)
     ax.legend(frameon=False, fontsize="small", loc="upper right")
@@ -195,7 +195,8 @@ def _grokking(tree: xr.DataTree) -> Any:
     curves = {f"B/η = {float(d['batch_size'] / d['lr']):.0f}": d["loss"] for d in nodes}
     plots.grokking(curves, ax)
     ax.set_xlabel("")
-    ax.set_title("Trapped at λ = 0.6, released at λ = 0.25: the loss drops late", fontsize="medium")
+    trap, decay = tree.attrs["trap_weight_decay"], tree.attrs["weight_decay"]
+    ax.set_title(f"Trapped at λ = {trap:g}, released at λ = {decay:g}: the loss drops late", fontsize="medium")
     for number, (name, data) in enumerate(zip(curves, nodes, strict=True)):
         colour = f"C{number}"
         below.semilogx(data["time"], data["learned_fraction"], ".", color=colour, ms=3, label=f"{name}, measured")

@@ -68,6 +68,16 @@ def test_reproduce_refuses_a_directory_with_other_content(tmp_path: Path) -> Non
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_brackets_in_messages_are_text(tmp_path: Path) -> None:
+    """A message is no markup: a name in brackets is shown as it is."""
+    out = tmp_path / "[red]"
+    out.mkdir()
+    (out / "thesis.txt").write_text("years of work")
+    code, text = invoke("reproduce", "--quick", "--out", str(out))
+    assert code == 2
+    assert "[red]" in text
+
+
 def test_reproduce_refuses_a_bad_seed(tmp_path: Path) -> None:
     code, text = invoke("reproduce", "--quick", "--seed", "-1", "--out", str(tmp_path / "out"))
     assert code == 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def test_one_of_each_kind_first_then_the_largest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_a_failure_is_raised_and_finished_cells_are_kept(tmp_path: Path, threads: int) -> None:
-    executor = partial(ThreadPoolExecutor, threads)() if threads else None
+    executor = ThreadPoolExecutor(threads) if threads else None
     cells = [*CELLS, Cell("a", {"x": 99}, fail, cost=-1.0)]
     directory = store(tmp_path)
     with pytest.raises(RuntimeError, match="out of luck"):

@@ -47,7 +47,9 @@ def cells(settings: Settings, device: str) -> list[Cell]:
 
 def gather(settings: Settings, results: Sequence[xr.Dataset]) -> xr.DataTree:
     """Return the loss curves: learned at first, trapped at high weight decay, released at a lower one."""
-    return xr.DataTree.from_dict({f"/run{i}": cell for i, cell in enumerate(results)}, name=NAME)
+    root = xr.Dataset(attrs={"weight_decay": settings.weight_decay, "trap_weight_decay": TRAP_DECAY})
+    runs = {f"/run{i}": cell for i, cell in enumerate(results)}
+    return xr.DataTree.from_dict({"/": root, **runs}, name=NAME)
 
 
 def _curve(settings: Settings, device: str, config: Mapping[str, Any], *, seed: int) -> xr.Dataset:

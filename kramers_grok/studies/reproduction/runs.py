@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,6 @@ def measure(
     target: Region,
     n_replicas: int,
     seed: int,
-    progress: Callable[[int, int, float], None] | None = None,
     start: Any = None,
     horizon: float | None = None,
     bridge: bool | None = None,
@@ -43,7 +42,6 @@ def measure(
         seed=seed,
         start=start,
         bridge=bridge,
-        progress=progress,
     )
     for name, value in (extra or {}).items():
         run[name] = ((), value, {"units": "1", "long_name": name.replace("_", " ")})
