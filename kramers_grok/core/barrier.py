@@ -1,7 +1,12 @@
-"""The product of every landscape search: a minimum, the saddle that leaves it, and their spectra."""
+"""The product of every landscape search: a minimum, the saddle that leaves it, and their spectra.
+
+`Barrier` joins two points, `OrbitBarrier` two orbits (of a network's symmetries). Rates and regions ask both
+the same questions.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,7 +15,7 @@ from numpy.typing import NDArray
 
 from kramers_grok.core.landscape import Landscape
 
-__all__ = ["Barrier"]
+__all__ = ["Barrier", "OrbitBarrier"]
 
 Array = NDArray[np.float64]
 
@@ -57,6 +62,31 @@ class Barrier:
         return np.asarray(np.linalg.eigvalsh(self.landscape.hessian_at(self.saddle)))
 
     @property
+    def minimum_zero_modes(self) -> int:
+        """Zero modes of the minimum: none, or the spectrum shows them."""
+        return 0
+
+    @property
+    def saddle_zero_modes(self) -> int:
+        """Zero modes of the saddle: none, or the spectrum shows them."""
+        return 0
+
+    @property
+    def extra_zero_modes(self) -> int:
+        """n₀, the saddle's zero modes beyond the minimum's: the rate's prefactor has the power T^(−n₀/2)."""
+        return 0
+
+    @property
+    def log_volume_ratio(self) -> float:
+        """Logarithm of the number of equivalent saddles."""
+        return math.log(self.multiplicity)
+
+    @property
+    def feature(self) -> int:
+        """Number of the order parameter that the crossing changes."""
+        return 0
+
+    @property
     def negative_eigenvalue(self) -> float:
         """The saddle's one negative eigenvalue: the growth rate away from it is its modulus [1/time]."""
         return float(self.saddle_spectrum[0])
@@ -76,5 +106,98 @@ class Barrier:
         """Order parameter of the first feature in the state behind the barrier."""
         return self._order_parameter(self.destination)
 
+    def order_parameter_beyond(self, fraction: float) -> float:
+        """Order parameter at `saddle + fraction · (destination − saddle)`."""
+        return self._order_parameter(self.saddle + fraction * (self.destination - self.saddle))
+
     def _order_parameter(self, point: Array) -> float:
         return float(self.landscape.order_parameters_at(point)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class OrbitBarrier:
+    r"""A barrier of a matrix network, whose minimum and saddle are orbits of its rotations.
+
+    Made by `kramers_grok.theory.saddles.MatrixNetwork`.
+
+    Parameters
+    ----------
+    depth : int
+        Number of weight layers D.
+    feature : int
+        The feature that is learned or forgotten, strongest feature 0.
+    minimum, saddle, destination : ndarray, shape (parameter,)
+        One point of each orbit, for the teacher diag(singular values).
+    height : float
+        F(saddle) − F(minimum) [loss].
+    minimum_spectrum, saddle_spectrum : ndarray
+        Eigenvalues of the Hessian without the zero modes, ascending [loss / amplitude²].
+    minimum_zero_modes, saddle_zero_modes : int
+        Dimensions of the orbits.
+    log_volume_ratio : float
+        ln Vol(saddle) − ln Vol(minimum), discrete copies counted in.
+    minimum_order_parameters, saddle_order_parameters, destination_order_parameters : ndarray, shape (feature,)
+        m_k, strongest feature first.
+    degeneracy : int
+        Number of features that share the singular value.
+    spare_units : tuple of int
+        Units of each hidden layer that no channel of the saddle uses.
+    weight_decay : float
+        λ [loss / amplitude²].
+    trap_widening : float
+        Relative growth of the trap's partition function with T by the loss's cubic term [1/loss]; 0 for D > 3.
+    """
+
+    depth: int
+    feature: int
+    minimum: Array
+    saddle: Array
+    destination: Array
+    height: float
+    minimum_spectrum: Array
+    saddle_spectrum: Array
+    minimum_zero_modes: int
+    saddle_zero_modes: int
+    log_volume_ratio: float
+    minimum_order_parameters: Array
+    saddle_order_parameters: Array
+    destination_order_parameters: Array
+    degeneracy: int
+    spare_units: tuple[int, ...]
+    weight_decay: float
+    trap_widening: float
+
+    @property
+    def extra_zero_modes(self) -> int:
+        """n₀, the saddle's zero modes beyond the minimum's: the rate's prefactor has the power T^(−n₀/2)."""
+        return self.saddle_zero_modes - self.minimum_zero_modes
+
+    @property
+    def negative_eigenvalue(self) -> float:
+        """The saddle's one negative eigenvalue: the growth rate away from it is its modulus [1/time]."""
+        return float(self.saddle_spectrum[0])
+
+    @property
+    def order_parameter_at_minimum(self) -> float:
+        """Order parameter of the barrier's feature where the network is trapped."""
+        return float(self.minimum_order_parameters[self.feature])
+
+    @property
+    def order_parameter_at_saddle(self) -> float:
+        """Order parameter of the barrier's feature at its top."""
+        return float(self.saddle_order_parameters[self.feature])
+
+    @property
+    def order_parameter_at_destination(self) -> float:
+        """Order parameter of the barrier's feature in the state behind it."""
+        return float(self.destination_order_parameters[self.feature])
+
+    @property
+    def saddle_amplitude(self) -> float:
+        """Amplitude a of each layer, in the barrier's feature, at the top."""
+        return float(self.order_parameter_at_saddle ** (1 / self.depth))
+
+    def order_parameter_beyond(self, fraction: float) -> float:
+        """Order parameter a^D at the amplitude `a_s + fraction · (a_destination − a_s)`."""
+        a, b = (m ** (1 / self.depth) for m in (self.order_parameter_at_saddle, self.order_parameter_at_destination))
+        return float((a + fraction * (b - a)) ** self.depth)

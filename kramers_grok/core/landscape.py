@@ -102,25 +102,40 @@ class Landscape:
 
     def energy_at(self, x: ArrayLike) -> Array:
         """Energy at points `x` of shape (..., coordinate); shape (...)."""
-        return self._evaluate(self._functions[0], x, ())
+        return self._evaluate(self._energy_function, x, ())
 
     def gradient_at(self, x: ArrayLike) -> Array:
         """Gradient at points `x` of shape (..., coordinate); the same shape."""
-        return self._evaluate(self._functions[1], x, (self.dimension,))
+        return self._evaluate(self._gradient_function, x, (self.dimension,))
 
     def hessian_at(self, x: ArrayLike) -> Array:
         """Hessian at points `x` of shape (..., coordinate); shape (..., coordinate, coordinate)."""
-        return self._evaluate(self._functions[2], x, (self.dimension, self.dimension))
+        return self._evaluate(self._hessian_function, x, (self.dimension, self.dimension))
 
     def order_parameters_at(self, x: ArrayLike) -> Array:
         """Order parameters at points `x` of shape (..., coordinate); shape (..., feature)."""
-        return self._evaluate(self._functions[3], x, (len(self.order_parameters),))
+        return self._evaluate(self._order_parameters_function, x, (len(self.order_parameters),))
+
+    # One at a time: a large landscape's Hessian takes minutes to compile, and may never be asked for.
+    @cached_property
+    def _energy_function(self) -> Callable[..., Any]:
+        return self._compiled([self.energy])
 
     @cached_property
-    def _functions(self) -> tuple[Callable[..., Any], ...]:
-        flat_hessian = [entry for row in self.hessian for entry in row]
-        groups = ([self.energy], list(self.gradient), flat_hessian, list(self.order_parameters))
-        return tuple(sympy.lambdify(self.coordinates, group, "numpy", cse=True) for group in groups)
+    def _gradient_function(self) -> Callable[..., Any]:
+        return self._compiled(list(self.gradient))
+
+    @cached_property
+    def _hessian_function(self) -> Callable[..., Any]:
+        return self._compiled([entry for row in self.hessian for entry in row])
+
+    @cached_property
+    def _order_parameters_function(self) -> Callable[..., Any]:
+        return self._compiled(list(self.order_parameters))
+
+    def _compiled(self, expressions: list[sympy.Expr]) -> Callable[..., Any]:
+        function: Callable[..., Any] = sympy.lambdify(self.coordinates, expressions, "numpy", cse=True)
+        return function
 
     def _evaluate(self, function: Callable[..., Any], x: ArrayLike, shape: tuple[int, ...]) -> Array:
         points = np.asarray(x, dtype=np.float64)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kramers_grok.core import checks
-from kramers_grok.core.barrier import Barrier
+from kramers_grok.core.barrier import Barrier, OrbitBarrier
+from kramers_grok.core.exceptions import InvalidParameterError
 
 __all__ = ["Region", "beyond"]
 
@@ -57,27 +58,34 @@ class Region:
         return self.sign * m
 
 
-def beyond(barrier: Barrier, fraction: float = 0.5) -> Region:
+def beyond(barrier: Barrier | OrbitBarrier, fraction: float = 0.5) -> Region:
     """Return the region that begins well past a barrier.
 
     A crossing *to the barrier's top* takes half the time of an escape, and a target there makes a
     simulated process, watched at its steps only, look late by O(√dt). The border therefore lies at
-    `saddle + fraction · (destination − saddle)` in the coordinates.
+    `saddle + fraction · (destination − saddle)` in the coordinates. For a matrix network these are the
+    amplitudes of the layers, so mode, chain and network have the same border.
 
     Parameters
     ----------
-    barrier : Barrier
-        The barrier that is crossed.
+    barrier : Barrier or OrbitBarrier
+        The barrier that is crossed; the region watches its feature.
     fraction : float
         Position of the border, 0 (the top) to 1 (the state behind it), exclusive.
 
     Raises
     ------
     InvalidParameterError
-        If `fraction` is not strictly between 0 and 1.
+        If `fraction` is not strictly between 0 and 1, or the feature shares its singular value with another:
+        the network then learns any mixture of them, and no threshold in one order parameter marks it.
     """
     weight = checks.fraction("fraction", fraction, "0 is the barrier's top and 1 the state behind it")
-    point = barrier.saddle + weight * (barrier.destination - barrier.saddle)
-    threshold = float(barrier.landscape.order_parameters_at(point)[0])
+    if isinstance(barrier, OrbitBarrier) and barrier.degeneracy > 1:
+        raise InvalidParameterError(
+            f"`barrier` is that of feature {barrier.feature}, one of {barrier.degeneracy} with equal singular value, "
+            "expected a singular value of its own: the network learns any mixture of these features, so no threshold "
+            "in one order parameter marks the escape.\n"
+            "Use singular values that differ by some percent, or a score of your own that adds their order parameters."
+        )
     above = barrier.order_parameter_at_destination > barrier.order_parameter_at_minimum
-    return Region(threshold=threshold, above=above)
+    return Region(threshold=barrier.order_parameter_beyond(weight), above=above, feature=barrier.feature)

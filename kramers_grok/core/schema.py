@@ -3,6 +3,7 @@
 One run of one engine is one `xarray.Dataset` with the dimension ``replica``:
 ``exit_time`` (the horizon where a replica did not leave) and ``escaped`` (False =
 censored at the horizon), scalar coordinates for what was set, provenance in ``attrs``.
+A run of splitting has no exit times: it holds an estimate of their mean, from independent repeats.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
+from kramers_grok.core.vocabulary import VARIABLES, Variable, describe
 
 __all__ = [
     "ENGINES",
+    "ESTIMATE",
     "PROVENANCE",
     "VARIABLES",
     "Variable",
@@ -35,100 +37,13 @@ __all__ = [
     "package_version",
     "provenance",
     "validate_exit_dataset",
+    "validate_run",
+    "validate_splitting_dataset",
 ]
 
 ENGINES = ("theory", "langevin", "sgd")
 PROVENANCE = ("kramers_grok_version", "numpy_version", "torch_version", "seed", "dtype", "device", "configuration")
-
-
-@dataclass(frozen=True)
-class Variable:
-    """Name, units ("1" where there are none) and long name of a quantity in a result."""
-
-    name: str
-    units: str
-    long_name: str
-
-
-VARIABLES: Mapping[str, Variable] = {
-    v.name: v
-    for v in (
-        Variable("replica", "1", "replica number"),
-        Variable("exit_time", "time", "exit time"),
-        Variable("exit_step", "steps", "step at which the replica left"),
-        Variable("escaped", "1", "escaped before the horizon"),
-        Variable("engine", "1", "engine"),
-        Variable("temperature", "loss", "temperature T"),
-        Variable("lr", "time/step", "learning rate η"),
-        Variable("batch_size", "samples", "batch size B"),
-        Variable("lr_over_batch", "time/sample", "learning rate over batch size η/B"),
-        Variable("weight_decay", "loss/weight²", "weight decay λ"),
-        Variable("depth", "layers", "depth D"),
-        Variable("singular_value", "1", "teacher singular value σ"),
-        Variable("input_variance", "1", "input variance q"),
-        Variable("label_noise", "1", "label noise s"),
-        Variable("noise_std", "loss/weight", "per-sample gradient noise g"),
-        Variable("dt", "time", "time step"),
-        Variable("horizon", "time", "censoring horizon"),
-        Variable("max_time", "time", "longest time allowed"),
-        Variable("target_threshold", "1", "order parameter at the target's edge"),
-        Variable("order_parameter", "1", "order parameter m"),
-        Variable("max_score", "1", "highest order parameter reached"),
-        Variable("friction", "1/time", "friction γ"),
-        Variable("width", "units", "hidden width h"),
-        Variable("n_samples", "samples", "size of the data set N"),
-        Variable("amplitude", "weight", "amplitude a"),
-        Variable("free_energy", "loss", "free energy F"),
-        Variable("barrier", "loss", "barrier height ΔF"),
-        Variable("barrier_over_temperature", "1", "barrier over temperature ΔF/T"),
-        Variable("loss", "loss", "loss"),
-        Variable("step", "steps", "step"),
-        Variable("time", "time", "time"),
-        Variable("feature", "1", "feature"),
-        Variable("spinodal", "loss/weight²", "spinodal weight decay"),
-        Variable("binodal", "loss/weight²", "binodal weight decay"),
-        Variable("n_states", "1", "number of metastable states"),
-        Variable("survival", "1", "survival probability"),
-        Variable("mean_exit_time", "time", "mean exit time"),
-        Variable("relative_error", "1", "relative numerical error"),
-        Variable("escape_rate", "1/time", "escape rate"),
-        Variable("lower", "time", "lower end of the confidence interval"),
-        Variable("upper", "time", "upper end of the confidence interval"),
-        Variable("standard_error", "time", "standard error"),
-        Variable("n_escaped", "1", "replicas that escaped"),
-        Variable("n_replicas", "1", "replicas"),
-        Variable("n_at_risk", "1", "replicas at risk"),
-        Variable("difference_se", "1", "difference to the theory in standard errors"),
-        Variable("pairwise_difference_se", "1", "difference between two engines in standard errors"),
-        Variable("ks_p_value", "1", "p-value against the predicted survival (count and KS)"),
-        Variable("logrank_p_value", "1", "p-value against the predicted hazard (one-sample log-rank)"),
-        Variable("exponentiality_p_value", "1", "p-value of exponentiality"),
-    )
-}
-"""Every variable and coordinate a result may carry, by name."""
-
-
-def describe(name: str) -> dict[str, str]:
-    """Return the attributes ``units`` and ``long_name`` of a known variable.
-
-    Raises
-    ------
-    InvalidParameterError
-        If the name is unknown.
-
-    Examples
-    --------
-    >>> describe("temperature")
-    {'units': 'loss', 'long_name': 'temperature T'}
-    """
-    if name not in VARIABLES:
-        raise InvalidParameterError(
-            f"`{name}` is not a known variable: results share one vocabulary so that runs can be compared.\n"
-            "Pass an xarray.DataArray that has its own attrs `units` and `long_name`, or use one of "
-            f"{', '.join(sorted(VARIABLES))}."
-        )
-    variable = VARIABLES[name]
-    return {"units": variable.units, "long_name": variable.long_name}
+ESTIMATE = ("mean_exit_time", "lower", "upper", "standard_error")
 
 
 @functools.cache
@@ -361,7 +276,61 @@ def validate_exit_dataset(ds: xr.Dataset) -> xr.Dataset:
         exit_time=("replica", cleaned, describe("exit_time") | ds["exit_time"].attrs),
         escaped=("replica", escaped, describe("escaped") | ds["escaped"].attrs),
     )
-    for name in map(str, out.variables):
+    return _labelled(out)
+
+
+def validate_splitting_dataset(ds: xr.Dataset) -> xr.Dataset:
+    """Check the result of a splitting run and return it labelled.
+
+    It holds the scalars ``mean_exit_time``, ``lower``, ``upper``, ``standard_error`` [time] and the dimension
+    ``repeat`` of the independent repeats behind them; no ``exit_time``, since no replica lives through a whole escape.
+
+    Raises
+    ------
+    InvalidParameterError
+        Missing or non-scalar estimates, no repeats, a mean that is not positive and finite, an interval that
+        does not hold it, a negative standard error.
+
+    Examples
+    --------
+    >>> ds = xr.Dataset(
+    ...     {"mean_exit_time": 9.0, "lower": 7.0, "upper": 11.0, "standard_error": 1.0, "cost": ("repeat", [5, 6])}
+    ... )
+    >>> validate_splitting_dataset(ds).mean_exit_time.attrs["units"]
+    'time'
+    """
+    missing = [name for name in ESTIMATE if name not in ds.variables]
+    if missing or "repeat" not in ds.dims:
+        raise InvalidParameterError(
+            f"the splitting result lacks {missing or 'the dimension `repeat`'}, it holds "
+            f"{sorted(map(str, ds.variables))}: its error comes from independent repeats.\n"
+            "Make it with `splitting(process, target=..., seed=...)`."
+        )
+    several = [name for name in ESTIMATE if ds[name].ndim]
+    if several:
+        raise InvalidParameterError(
+            f"`{several[0]}` has dimensions {ds[several[0]].dims}, expected none: one data set is one run.\n"
+            "Select one run first, e.g. `ds.sel(temperature=T)`."
+        )
+    mean, lower, upper, error = (float(ds[name]) for name in ESTIMATE)
+    checks.positive("mean_exit_time", mean, "no escape was reached otherwise", "Use more replicas or repeats.")
+    if not (lower <= mean <= upper and error >= 0.0):
+        raise InvalidParameterError(
+            f"`mean_exit_time` = {mean:g} has the interval [{lower:g}, {upper:g}] and the standard error {error:g}, "
+            "expected lower <= mean <= upper and an error >= 0.\nUse at least two repeats."
+        )
+    return _labelled(ds.copy())
+
+
+def validate_run(ds: xr.Dataset) -> xr.Dataset:
+    """Check one run, of first passages (`validate_exit_dataset`) or of splitting (`validate_splitting_dataset`)."""
+    splitting = "exit_time" not in ds.variables and "mean_exit_time" in ds.variables
+    return validate_splitting_dataset(ds) if splitting else validate_exit_dataset(ds)
+
+
+def _labelled(ds: xr.Dataset) -> xr.Dataset:
+    """Give every variable of the vocabulary its labels, where it has none of its own."""
+    for name in map(str, ds.variables):
         if name in VARIABLES:
-            out[name].attrs = describe(name) | out[name].attrs
-    return out
+            ds[name].attrs = describe(name) | ds[name].attrs
+    return ds

@@ -16,6 +16,7 @@ from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.models.base import SymbolicModel
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
+from kramers_grok.theory.saddles import MatrixNetwork, StationaryPoint
 
 __all__ = ["ChainModel", "DeepLinearNetwork"]
 
@@ -165,10 +166,58 @@ class DeepLinearNetwork:
         return self._matrix
 
     @cached_property
+    def _svd(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """U (output, output), singular values without zeros, Vᵀ (input, input) of the teacher."""
+        u, values, vt = np.linalg.svd(self._matrix)
+        return u, values[values > 1e-12 * values[0]], vt
+
+    @property
     def singular_values(self) -> NDArray[np.float64]:
         """Singular values of the teacher, strongest first; zeros left out."""
-        values = np.linalg.svd(self._matrix, compute_uv=False)
-        return np.asarray(values[values > 1e-12 * values[0]])
+        return self._svd[1]
+
+    @cached_property
+    def theory(self) -> MatrixNetwork:
+        """Stationary points, spectra and barriers of this network."""
+        values = tuple(float(s) for s in self.singular_values)
+        return MatrixNetwork(self.widths, values, self.weight_decay, self._input_variance)
+
+    def embed(self, point: StationaryPoint | ArrayLike) -> Tensor:
+        """Weights of a point of `theory` in the teacher's own basis: W_1 → W_1 Vᵀ, W_D → U W_D.
+
+        Parameters
+        ----------
+        point : StationaryPoint, or array_like of shape (parameter,) or (replica, parameter)
+            Weights for the teacher diag(singular values), as ``theory.state(rank)`` or ``barrier.saddle``.
+
+        Returns
+        -------
+        Tensor, the shape of the weights
+            float64; energy, order parameters and spectrum are the point's.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the last axis does not hold this network's weights.
+
+        Examples
+        --------
+        >>> network = DeepLinearNetwork((2, 3, 3, 2), [[0.0, 1.0], [2.0, 0.0]], weight_decay=0.1)
+        >>> theta = network.embed(network.theory.state(rank=1))
+        >>> (network.gradient(theta[None]).abs().max() < 1e-12).item()
+        True
+        """
+        given = point.theta if isinstance(point, StationaryPoint) else point
+        theta = torch.as_tensor(np.array(given, dtype=np.float64))
+        if theta.ndim not in (1, 2) or theta.shape[-1] != self.n_parameters:
+            raise InvalidParameterError(
+                f"`point` has shape {tuple(theta.shape)}, expected (..., {self.n_parameters}): one row holds the "
+                f"weights of widths {self.widths}.\nUse `network.theory.state(rank)`."
+            )
+        u, _, vt = (torch.from_numpy(a) for a in self._svd)
+        layers = self.layers(theta.reshape(-1, self.n_parameters))
+        layers[0], layers[-1] = layers[0] @ vt, u @ layers[-1]
+        return torch.cat([w.reshape(len(w), -1) for w in layers], dim=1).reshape(theta.shape)
 
     @cached_property
     def n_parameters(self) -> int:
@@ -223,8 +272,8 @@ class DeepLinearNetwork:
         """Return the network's constants in the dtype and on the device of `like`, moved there once."""
         key = (like.dtype, like.device)
         if key not in self._moved:
-            u, _, vt = np.linalg.svd(self._matrix)
-            rank = len(self.singular_values)
+            u, values, vt = self._svd
+            rank = len(values)
             arrays = (self._matrix, u[:, :rank].T.copy(), vt[:rank])
             teacher, left, right = (torch.as_tensor(a).to(like) for a in arrays)
             identity = torch.eye(self.n_inputs, dtype=like.dtype, device=like.device)

@@ -2,8 +2,9 @@ r"""Exact exit times, without a fitted parameter: the balanced mode and the thre
 
 The mode is one-dimensional in the arc length :math:`x=\sqrt D\,a`, so its mean exit time is a nested quadrature
 (`quadrature`) and its distribution a finite-volume solve (`fokker_planck`); the chain of three weights is a
-sparse solve in three dimensions (`chain_exit`). `time_step` adds what a finite step does, `minibatch` the
-noise of minibatches. Derived in the chapter on exit times.
+sparse solve in three dimensions (`chain_exit`). `time_step` adds to first order what a finite step does, `minibatch`
+the noise of minibatches; `discrete_chain` solves the mode's walk with a finite step, and its SGD, exactly. Derived in
+the chapters on exit times and on the discrete chain.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from kramers_grok.core.exceptions import ValidityWarning
 from kramers_grok.core.region import Region
 from kramers_grok.theory.chain_exit import chain_exit_time
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
+from kramers_grok.theory.discrete_chain import DiscreteExitTime, discrete_exit, discrete_exit_time, sgd_exit_time
 from kramers_grok.theory.exit_law import ExitTime
 from kramers_grok.theory.fokker_planck import exit_curve
 from kramers_grok.theory.gradient_noise import GaussianResidualVariance, ResidualVariance
@@ -32,17 +34,21 @@ from kramers_grok.theory.time_step import discrete_mean_exit
 
 __all__ = [
     "Diffusion",
+    "DiscreteExitTime",
     "ExitTime",
     "Interval",
     "MeanExit",
     "MinibatchNoise",
     "ModeDynamics",
+    "discrete_exit",
+    "discrete_exit_time",
     "discrete_mean_exit",
     "exit_curve",
     "exit_time",
     "lr_over_batch_for",
     "mean_exit",
     "minibatch_mode_exit_time",
+    "sgd_exit_time",
     "splitting_probability",
     "temperature_for",
 ]
@@ -152,7 +158,7 @@ def _notes(system: Mode | DeepLinearChain, target: Region, step: float) -> tuple
         if step * stiff > _LARGE_STEP:
             notes.append(
                 f"step · curvature reaches {step * stiff:.2g}: the time step is included to first order only. "
-                "Compare with `discrete_mean_exit`, or use a smaller step."
+                "Compare with `discrete_exit_time`, or use a smaller step."
             )
     return tuple(notes)
 

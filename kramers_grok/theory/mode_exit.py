@@ -21,7 +21,7 @@ from kramers_grok.theory.minibatch import MinibatchNoise
 from kramers_grok.theory.quadrature import Diffusion, Interval, mean_exit
 from kramers_grok.theory.time_step import monitoring_shift
 
-__all__ = ["ModeDynamics", "mode_exit_time"]
+__all__ = ["ModeDynamics", "mode_exit_time", "mode_start"]
 
 Array = NDArray[np.float64]
 
@@ -57,6 +57,14 @@ class ModeDynamics:
         factors = [1.0, depth / root, (depth - 1) / root, (depth - 2) / root]
         terms = [np.prod(factors[: n + 1]) * a ** max(depth - n, 0) for n in range(4)]
         return terms[0], terms[1], terms[2], terms[3]
+
+    def order_parameter(self, x: Array) -> Array:
+        """Order parameter m at `x`."""
+        return self._product(x)[0]
+
+    def order_parameter_slope(self, x: Array) -> Array:
+        """Slope m′ at `x`."""
+        return self._product(x)[1]
 
     def slope(self, x: Array) -> Array:
         """F′ at `x`."""
@@ -132,6 +140,27 @@ def mode_exit_time(
             )
             + "Use `temperature=mode.barrier().height / 6`, or any floor of isotropic noise."
         )
+    origin = mode_start(mode, target, start)
+    dynamics = ModeDynamics(mode, temperature, step, minibatch)
+    interval = _mode_interval(dynamics, target, origin, monitored)
+    result = mean_exit(dynamics.process, interval)
+    return ExitTime(
+        mean=result.mean,
+        relative_error=result.relative_error,
+        method="nested quadrature in the mode's arc length",
+        temperature=temperature,
+        law=_ModeLaw(dynamics, interval, result.mean),
+    )
+
+
+def mode_start(mode: Mode, target: Region, start: ArrayLike | None) -> float:
+    """Arc length at which an exit begins: 0 for a target above, the learned state for one below, unless given.
+
+    Raises
+    ------
+    InvalidParameterError
+        For a start in the target, or a target in another feature than the one there is.
+    """
     if target.feature != 0:
         raise checks.invalid("target.feature", target.feature, "0", "a mode has one order parameter")
     default = 0.0 if target.above else np.sqrt(mode.depth) * mode.learned_amplitude()
@@ -144,16 +173,7 @@ def mode_exit_time(
             "Put the target on the other side of the barrier: `beyond(mode.barrier())` to learn, "
             "`beyond(mode.forgetting_barrier())` to forget."
         )
-    dynamics = ModeDynamics(mode, temperature, step, minibatch)
-    interval = _mode_interval(dynamics, target, origin, monitored)
-    result = mean_exit(dynamics.process, interval)
-    return ExitTime(
-        mean=result.mean,
-        relative_error=result.relative_error,
-        method="nested quadrature in the mode's arc length",
-        temperature=temperature,
-        law=_ModeLaw(dynamics, interval, result.mean),
-    )
+    return float(origin)
 
 
 def _mode_interval(dynamics: ModeDynamics, target: Region, origin: float, monitored: bool) -> Interval:

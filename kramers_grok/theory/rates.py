@@ -1,11 +1,13 @@
 r"""Asymptotic escape rates: Arrhenius, Kramers, Eyring–Kramers.
 
-.. math:: k = \frac{\kappa}{2\pi}\,\sqrt{\frac{\det H_{\min}}{|\det H_s|}}\; e^{-\Delta F/T},
+.. math:: k = \frac{\kappa}{2\pi}\,\sqrt{\frac{\det' H_{\min}}{|\det' H_s|}}\;(2\pi T)^{-(n_s-n_m)/2}\,
+          \frac{\mathrm{Vol}_s}{\mathrm{Vol}_m}\; e^{-\Delta F/T}
 
 with the growth rate κ away from the saddle: :math:`|\mu_-|` in overdamped motion,
-:math:`\sqrt{\gamma^2/4+|\mu_-|}-\gamma/2` at unit mass and friction γ. All are leading orders in
-T/ΔF; the relative error is of first order in it (0.4 T/ΔF for the chain of three weights). They count crossings
-to the *other well*: the time to the barrier's top is half of 1/k.
+:math:`\sqrt{\gamma^2/4+|\mu_-|}-\gamma/2` at unit mass and friction γ. Volumes, and zero modes left out of the
+determinants, are those of continuous symmetries; without them the ratio is the number of equivalent saddles. All
+are leading orders in T/ΔF; the relative error is of first order in it (0.4 T/ΔF for the chain of three weights).
+They count crossings to the *other well*: the time to the barrier's top is half of 1/k.
 
 References: Hänggi, Talkner & Borkovec, Rev. Mod. Phys. 62, 251 (1990); Berglund, arXiv:1106.5799.
 """
@@ -20,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kramers_grok.core import checks
-from kramers_grok.core.barrier import Barrier
+from kramers_grok.core.barrier import Barrier, OrbitBarrier
 from kramers_grok.core.exceptions import InvalidParameterError, ValidityWarning
+from kramers_grok.theory.saddle_validity import orbit_flags
 
 __all__ = [
     "VALIDITY_THRESHOLD",
@@ -55,9 +58,11 @@ class Rate:
     barrier_over_temperature : float
         ΔF/T, the large parameter of the expansion.
     valid : bool
-        Whether ΔF/T reaches `VALIDITY_THRESHOLD`.
+        Whether no flag is raised.
     note : str
         Why it is not valid, empty otherwise.
+    flags : tuple of str
+        One short text for each condition of the formula that fails.
     """
 
     value: float
@@ -65,6 +70,7 @@ class Rate:
     barrier_over_temperature: float
     valid: bool
     note: str
+    flags: tuple[str, ...] = ()
 
     @property
     def mean_time(self) -> float:
@@ -258,30 +264,43 @@ def multiplicative_kramers_rate(
 
 
 def eyring_kramers_rate(
-    barrier: Barrier | Well, temperature: float, *, friction: float | None = None, warn: bool = True
+    barrier: Barrier | Well | OrbitBarrier,
+    temperature: float,
+    *,
+    friction: float | None = None,
+    step: float = 0.0,
+    warn: bool = True,
 ) -> Rate:
-    r"""Eyring–Kramers rate in any number of coordinates.
+    r"""Eyring–Kramers rate in any number of coordinates, with the orbits of continuous symmetries.
 
-    .. math:: k = N\,\frac{|\mu_-|}{2\pi}\sqrt{\frac{\det H_{\min}}{|\det H_s|}}\,e^{-\Delta F/T}
+    .. math:: k = \frac{|\mu_-|}{2\pi}\sqrt{\frac{\det' H_{\min}}{|\det' H_s|}}\;(2\pi T)^{-(n_s-n_m)/2}\,
+              \frac{\mathrm{Vol}_s}{\mathrm{Vol}_m}\;e^{-\Delta F/T}
 
-    with N the barrier's multiplicity; for the chain of D scalar weights
-    :math:`k = 2^{(D-1)/2}\sqrt{\lambda|\mu_-|}/(2\pi)\;e^{-\Delta F/T}`.
+    Zero modes are left out of the determinants; without any the ratio of volumes is the number of equivalent
+    saddles, and for the chain of D scalar weights :math:`k = 2^{(D-1)/2}\sqrt{\lambda|\mu_-|}/(2\pi)\,e^{-\Delta F/T}`.
+    It counts crossings to the *other well*, summed over the whole orbit of saddles.
 
     Parameters
     ----------
-    barrier, temperature, friction, warn
+    barrier : Barrier, Well or OrbitBarrier
+        From ``mode.barrier()``, ``chain.barrier()`` or ``MatrixNetwork(...).barrier(rank)``.
+    temperature, friction, warn
         As in `kramers_rate`.
+    step : float
+        Time step h ≥ 0 of an Euler–Maruyama walk [time], for its own rate to first order in h and leading order
+        in T, :math:`\ln (k_h/k_0) = -\tfrac h2|\mu_-| + \tfrac h4(\operatorname{tr} H_{\min} - \operatorname{tr} H_s)`.
 
     Raises
     ------
     InvalidParameterError
-        If the minimum is no minimum, the saddle has not exactly one negative eigenvalue, or either has zero
-        modes (a continuous symmetry, whose volume this formula does not hold).
+        If the minimum is no minimum, the saddle has not exactly one negative eigenvalue, a spectrum holds
+        zero modes that no orbit accounts for, or a time step is combined with friction.
 
     Warns
     -----
     ValidityWarning
-        If ΔF/T is below `VALIDITY_THRESHOLD`.
+        If ΔF/T is below `VALIDITY_THRESHOLD`, or a flag of
+        `kramers_grok.theory.saddle_validity.orbit_flags` is raised.
 
     Examples
     --------
@@ -289,27 +308,55 @@ def eyring_kramers_rate(
     >>> barrier = DeepLinearChain(depth=3, singular_value=1.0, weight_decay=0.25).barrier()
     >>> print(f"{eyring_kramers_rate(barrier, barrier.height / 20).mean_time:.6e}")
     6.255428e+09
+    >>> from kramers_grok.theory.saddles import MatrixNetwork
+    >>> wide = MatrixNetwork((1, 2, 2, 1), (1.0,), weight_decay=0.25).barrier()
+    >>> print(f"{eyring_kramers_rate(wide, wide.height / 8, warn=False).mean_time:.0f}")
+    1504
     """
-    return _eyring_kramers("Eyring–Kramers", barrier, temperature, friction, warn)
+    h = checks.non_negative("step", step, "it is the time step of a walk")
+    if h > 0 and friction is not None:
+        raise InvalidParameterError(
+            f"`step` = {h:g} with `friction` = {friction:g}: the correction is that of the overdamped Euler–Maruyama "
+            "walk.\nUse `friction=None`, or `step=0.0`."
+        )
+    return _eyring_kramers("Eyring–Kramers", barrier, temperature, friction, warn, h)
 
 
-def _eyring_kramers(kind: str, barrier: Barrier | Well, temperature: float, friction: float | None, warn: bool) -> Rate:
-    ratio = barrier.height / _temperature(temperature)
-    return _rate(kind, ratio, _log_prefactor(barrier, friction), warn)
+def _eyring_kramers(
+    kind: str,
+    barrier: Barrier | Well | OrbitBarrier,
+    temperature: float,
+    friction: float | None,
+    warn: bool,
+    step: float = 0.0,
+) -> Rate:
+    heat = _temperature(temperature)
+    log_prefactor = _log_prefactor(barrier, friction)
+    flags: tuple[str, ...] = ()
+    if isinstance(barrier, OrbitBarrier):
+        log_prefactor -= 0.5 * barrier.extra_zero_modes * math.log(2 * math.pi * heat)
+        flags = orbit_flags(barrier, heat)
+    if step > 0:
+        traces = float(np.sum(barrier.minimum_spectrum) - np.sum(barrier.saddle_spectrum))
+        log_prefactor += step * (0.5 * float(np.min(barrier.saddle_spectrum)) + 0.25 * traces)
+    return _rate(kind, barrier.height / heat, log_prefactor, warn, flags)
 
 
 def _temperature(value: float) -> float:
     return checks.positive("temperature", value, "without noise nothing escapes, and no rate exists")
 
 
-def _log_prefactor(barrier: Barrier | Well, friction: float | None) -> float:
+def _log_prefactor(barrier: Barrier | Well | OrbitBarrier, friction: float | None) -> float:
+    """Logarithm of the prefactor without the temperature's power."""
     bottom, top = np.sort(barrier.minimum_spectrum), np.sort(barrier.saddle_spectrum)
     for name, spectrum in (("minimum", bottom), ("saddle", top)):
-        if np.abs(spectrum).min() <= _ZERO_MODE * np.abs(spectrum).max():
+        # An OrbitBarrier's zero modes are already out: what is left may be soft, which a flag says.
+        floor = 0.0 if isinstance(barrier, OrbitBarrier) else _ZERO_MODE * np.abs(spectrum).max()
+        if np.abs(spectrum).min() <= floor:
             raise InvalidParameterError(
                 f"The {name} has the spectrum {spectrum.tolist()} with a zero mode: a continuous symmetry makes "
                 "it an orbit, and the determinant of its Hessian vanishes.\n"
-                "Use the mode or the chain of scalar weights."
+                "Use `MatrixNetwork(...).barrier(rank)`, which knows its orbits' volumes, or the chain of scalars."
             )
     if bottom[0] < 0:
         raise InvalidParameterError(f"`barrier.minimum` is no minimum: its spectrum is {bottom.tolist()}.")
@@ -320,7 +367,8 @@ def _log_prefactor(barrier: Barrier | Well, friction: float | None) -> float:
         )
     # Sums of logarithms: determinants of long chains under- and overflow.
     entropy = 0.5 * float(np.log(bottom).sum() - np.log(np.abs(top)).sum())
-    return math.log(barrier.multiplicity * _growth(-float(top[0]), friction) / (2 * math.pi)) + entropy
+    volumes = math.log(barrier.multiplicity) if isinstance(barrier, Well) else barrier.log_volume_ratio
+    return volumes + math.log(_growth(-float(top[0]), friction) / (2 * math.pi)) + entropy
 
 
 def _growth(curvature: float, friction: float | None) -> float:
@@ -332,14 +380,19 @@ def _growth(curvature: float, friction: float | None) -> float:
     return curvature / (math.sqrt(gamma**2 / 4 + curvature) + gamma / 2)
 
 
-def _rate(kind: str, ratio: float, log_prefactor: float, warn: bool) -> Rate:
-    valid = ratio >= VALIDITY_THRESHOLD
-    note = ""
-    if not valid:
-        note = (
-            f"{kind}: ΔF/T = {ratio:.3g} is below {VALIDITY_THRESHOLD:g}; corrections of relative order "
-            f"T/ΔF = {1 / ratio:.2g} are left out. Use `exit_time` for the exact time."
+def _rate(kind: str, ratio: float, log_prefactor: float, warn: bool, others: tuple[str, ...] = ()) -> Rate:
+    flags = others
+    if ratio < VALIDITY_THRESHOLD:
+        flags = (
+            f"ΔF/T = {ratio:.3g} is below {VALIDITY_THRESHOLD:g}; corrections of relative order "
+            f"T/ΔF = {1 / ratio:.2g} are left out",
+            *others,
         )
+    note = ""
+    if flags:
+        # The radial free energy keeps what makes a network's orbits fail.
+        way = "`radial_rate`, or a simulation" if others else "`exit_time` for the exact time"
+        note = f"{kind}: {'; '.join(flags)}. Use {way}."
         if warn:
             warnings.warn(note, ValidityWarning, stacklevel=4)
-    return Rate(math.exp(log_prefactor - ratio), kind, ratio, valid, note)
+    return Rate(math.exp(log_prefactor - ratio), kind, ratio, not flags, note, flags)

@@ -23,7 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kramers_grok.core import checks
-from kramers_grok.theory.quadrature import Diffusion, Function, Interval, MeanExit, domain
+from kramers_grok.theory.discrete_kernels import GaussianKernel
+from kramers_grok.theory.discrete_solver import mean_number_of_steps
+from kramers_grok.theory.quadrature import Diffusion, Function, Interval, MeanExit
 
 __all__ = ["MONITORING_SHIFT", "ModifiedEquation", "discrete_mean_exit", "monitoring_shift"]
 
@@ -31,9 +33,6 @@ Array = NDArray[np.float64]
 
 # −ζ(1/2)/√(2π)
 MONITORING_SHIFT = 0.5825971579390106
-_ORDER = 12
-# Standard deviations of one step per quadrature panel: the kernel is smooth on it to 1e-12
-_PANEL = 2.0
 
 
 def monitoring_shift(diffusion: float, step: float) -> float:
@@ -93,7 +92,7 @@ class ModifiedEquation:
 def discrete_mean_exit(process: Diffusion, interval: Interval, step: float) -> MeanExit:
     r"""Exact mean exit time of the Euler-Maruyama chain of a one-dimensional process.
 
-    Solves :math:`\tau(x) - \int p_h(x,y)\,\tau(y)\,dy = h` over the interval by Gauss-Legendre collocation, with
+    Solves :math:`\tau(x) - \int p_h(x,y)\,\tau(y)\,dy = h` over the interval (see `discrete_chain`), with
     :math:`p_h` the normal density of mean :math:`x + hb(x)` and variance :math:`2\mathcal D(x)h`. The exit time is
     h times the number of the first step outside. A far side without exit is the natural boundary (a wall would need
     a rule for reflection).
@@ -117,9 +116,9 @@ def discrete_mean_exit(process: Diffusion, interval: Interval, step: float) -> M
     InvalidParameterError
         If the step is not positive, or a wall is given.
 
-    Notes
-    -----
-    Rounding limits the relative accuracy to about 1e-16 · (mean/step).
+    See Also
+    --------
+    kramers_grok.theory.discrete_chain.discrete_exit : the distribution too, with a bridge where wanted.
 
     Examples
     --------
@@ -134,42 +133,6 @@ def discrete_mean_exit(process: Diffusion, interval: Interval, step: float) -> M
     step = checks.positive("step", step)
     if interval.wall is not None:
         raise checks.invalid("interval.wall", interval.wall, "None", "a discrete walk jumps over a wall")
-    panels, _ = domain(process, interval)
-    lower, upper = float(panels.edges[0]), float(panels.edges[-1])
-    start = np.array([interval.start])
-    means = []
-    for refinement in (1.0, 0.75):
-        sizes = np.sqrt(2 * process.diffusion_at(panels.nodes.ravel()) * step)
-        count = int(np.ceil((upper - lower) / (_PANEL * refinement * sizes.min())))
-        nodes, weights = _composite(lower, upper, count)
-        kernel = _transition(process, nodes, nodes, step) * weights
-        tau = np.linalg.solve(np.eye(nodes.size) - kernel, np.full(nodes.size, step))
-        means.append(float((step + _transition(process, start, nodes, step) @ (weights * tau))[0]))
+    number, error = mean_number_of_steps(GaussianKernel(process, step), interval)
     both = interval.lower is not None and interval.upper is not None
-    side = float("nan") if both else float(interval.upper is not None)
-    error = max(abs(means[1] / means[0] - 1), float(np.finfo(float).eps) * means[1] / step)
-    return MeanExit(float(np.log(means[1])), error, side)
-
-
-def _composite(lower: float, upper: float, count: int) -> tuple[Array, Array]:
-    checks.positive_int("panels", count)
-    if count * _ORDER > 6000:
-        raise checks.invalid(
-            "step",
-            "so small",
-            f"at most {6000 // _ORDER} step lengths across the domain",
-            "the discrete chain is solved as a dense matrix",
-            "Use a larger `step`, or `ModifiedEquation`.",
-        )
-    xi, weights = np.polynomial.legendre.leggauss(_ORDER)
-    edges = np.linspace(lower, upper, count + 1)
-    half = (edges[1] - edges[0]) / 2
-    nodes = (edges[:-1] + half)[:, None] + half * xi
-    return nodes.ravel(), np.tile(half * weights, count)
-
-
-def _transition(process: Diffusion, origin: Array, destination: Array, step: float) -> Array:
-    """Transition density from each origin (rows) to each destination."""
-    variance = 2 * step * process.diffusion_at(origin)[:, None]
-    centre = (origin + step * np.asarray(process.drift(origin)))[:, None]
-    return np.exp(-((destination - centre) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
+    return MeanExit(float(np.log(step * number)), error, float("nan") if both else float(interval.upper is not None))

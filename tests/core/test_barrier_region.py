@@ -9,7 +9,9 @@ from kramers_grok.core.barrier import Barrier
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.landscape import Landscape
 from kramers_grok.core.region import Region, beyond
+from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
+from kramers_grok.theory.saddles import MatrixNetwork
 
 X, Y = sympy.symbols("x y", real=True)
 # minima at x = ±1 with Hessian diag(8, 3), saddle at 0 with diag(−4, 3); the order parameter is cubic in x
@@ -92,6 +94,53 @@ def test_beyond_in_both_directions_of_a_mode(depth: int) -> None:
         assert not region.contains(barrier.order_parameter_at_minimum)
     halfway = (mode.saddle_amplitude() + mode.learned_amplitude()) / 2
     assert forth.threshold == pytest.approx(halfway**depth, rel=1e-13)
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.5, 0.9])
+def test_beyond_an_orbit_is_beyond_its_mode(fraction: float) -> None:
+    """A network's region watches the barrier's feature, at the same border as the mode's."""
+    network = MatrixNetwork((3, 4, 3, 3), (1.5, 1.2, 0.9), weight_decay=0.3, input_variance=0.8)
+    for rank in (0, 1, 2):
+        mode = network.mode(rank)
+        for ours, theirs in (
+            (network.barrier(rank), mode.barrier()),
+            (network.forgetting_barrier(rank + 1), mode.forgetting_barrier()),
+        ):
+            region, expected = beyond(ours, fraction), beyond(theirs, fraction)
+            assert region.feature == rank
+            assert region.above == expected.above
+            assert region.threshold == pytest.approx(expected.threshold, rel=1e-12)
+            # the same point on the straight line between the weights
+            theta = ours.saddle + fraction * (ours.destination - ours.saddle)
+            model = DeepLinearNetwork((3, 4, 3, 3), [1.5, 1.2, 0.9], weight_decay=0.3, input_variance=0.8)
+            m = model.order_parameters(torch.from_numpy(theta)[None])[0, rank]
+            assert float(m) == pytest.approx(region.threshold, rel=1e-12)
+            for name in ("minimum", "saddle", "destination"):
+                m = model.order_parameters(torch.from_numpy(getattr(ours, name))[None])[0]
+                np.testing.assert_allclose(m, getattr(ours, f"{name}_order_parameters"), rtol=1e-12, atol=1e-300)
+                assert getattr(ours, f"order_parameter_at_{name}") == pytest.approx(float(m[rank]), rel=1e-12)
+
+
+def test_what_an_orbit_says_of_itself() -> None:
+    barrier = MatrixNetwork((2, 3, 2, 2), (1.2, 0.9), weight_decay=0.25).barrier(1)
+    assert (barrier.depth, barrier.feature, barrier.degeneracy, barrier.spare_units) == (3, 1, 1, (1, 0))
+    assert (barrier.minimum_zero_modes, barrier.saddle_zero_modes, barrier.extra_zero_modes) == (3, 4, 1)
+    assert barrier.negative_eigenvalue == barrier.saddle_spectrum[0] < 0 < barrier.saddle_spectrum[1]
+    assert barrier.saddle_amplitude == pytest.approx(Mode(3, 0.9, 0.25).saddle_amplitude(), rel=1e-13)
+    points = Barrier(DOUBLE_WELL, np.array([-1.0, 0.0]), np.zeros(2), np.ones(2), height=1.0, multiplicity=3)
+    assert (points.minimum_zero_modes, points.saddle_zero_modes, points.extra_zero_modes, points.feature) == (
+        0,
+        0,
+        0,
+        0,
+    )
+    assert points.log_volume_ratio == pytest.approx(np.log(3))
+
+
+def test_features_that_share_a_singular_value_have_no_border() -> None:
+    barrier = MatrixNetwork((3, 2, 2, 3), (1.2, 1.2, 0.9), weight_decay=0.25).barrier()
+    with pytest.raises(InvalidParameterError, match=r"one of 2 with equal singular value.*any mixture.*\n.*score"):
+        beyond(barrier)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, np.nan])

@@ -18,6 +18,8 @@ from kramers_grok.core.schema import (
     exit_dataset,
     package_version,
     validate_exit_dataset,
+    validate_run,
+    validate_splitting_dataset,
 )
 
 
@@ -125,3 +127,53 @@ def test_canonical_json_depends_on_content_only(tmp_path):
 
 def test_unknown_distribution_has_a_version_all_the_same():
     assert package_version("surely-not-installed") == "unknown"
+
+
+def splitting(**changes):
+    values = {"mean_exit_time": 9.0, "lower": 7.0, "upper": 11.0, "standard_error": 1.0}
+    along = {"probability": ("repeat", np.array([0.1, 0.2]))}
+    return xr.Dataset(values | along | changes, coords={"temperature": 0.1})
+
+
+def test_a_splitting_result_is_labelled_and_left_alone():
+    ds = splitting()
+    clean = validate_splitting_dataset(ds)
+    assert clean.equals(ds)
+    assert not ds.mean_exit_time.attrs
+    for name in ("mean_exit_time", "lower", "temperature", "probability"):
+        assert clean[name].attrs == describe(name)
+    assert validate_run(ds).identical(clean)
+    assert validate_run(make()).identical(make())
+
+
+def test_the_splitting_result_of_the_library_is_one(tmp_path):
+    import kramers_grok as kg
+    from kramers_grok.escape.splitting import splitting as run
+
+    mode = kg.Mode(depth=3, singular_value=1.0, weight_decay=0.25)
+    process = kg.Langevin(mode, temperature=mode.barrier().height / 5, dt=0.2)
+    ds = run(process, target=kg.beyond(mode.barrier()), n_replicas=64, n_repeats=8, seed=0)
+    assert validate_run(ds).identical(ds)
+    ds.to_netcdf(tmp_path / "run.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "run.nc", engine="h5netcdf") as back:
+        xr.testing.assert_identical(validate_run(back.load()), ds)
+    configuration = json.loads(ds.attrs["configuration"])
+    assert configuration["bridge"] is False
+    assert configuration["engine"] == "langevin"
+
+
+@pytest.mark.parametrize(
+    ("ds", "message"),
+    [
+        (splitting().drop_vars("lower"), r"lacks \['lower'\]"),
+        (splitting().drop_dims("repeat"), "lacks the dimension `repeat`"),
+        (splitting().expand_dims("temperature"), r"`mean_exit_time` has dimensions \('temperature',\)"),
+        (splitting(mean_exit_time=np.inf), "`mean_exit_time` = inf"),
+        (splitting(lower=10.0), r"interval \[10, 11\]"),
+        (splitting(standard_error=-1.0), "standard error -1"),
+        (splitting(standard_error=np.nan), "standard error nan"),
+    ],
+)
+def test_a_splitting_result_that_is_none(ds, message):
+    with pytest.raises(InvalidParameterError, match=message):
+        validate_splitting_dataset(ds)

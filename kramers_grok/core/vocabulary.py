@@ -1,0 +1,126 @@
+"""The vocabulary of results: name, units and long name of every variable and coordinate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kramers_grok.core.exceptions import InvalidParameterError
+
+__all__ = ["VARIABLES", "Variable", "describe"]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """Name, units ("1" where there are none) and long name of a quantity in a result."""
+
+    name: str
+    units: str
+    long_name: str
+
+
+VARIABLES: Mapping[str, Variable] = {
+    v.name: v
+    for v in (
+        Variable("replica", "1", "replica number"),
+        Variable("exit_time", "time", "exit time"),
+        Variable("exit_step", "steps", "step at which the replica left"),
+        Variable("escaped", "1", "escaped before the horizon"),
+        Variable("engine", "1", "engine"),
+        Variable("temperature", "loss", "temperature T"),
+        Variable("lr", "time/step", "learning rate η"),
+        Variable("batch_size", "samples", "batch size B"),
+        Variable("lr_over_batch", "time/sample", "learning rate over batch size η/B"),
+        Variable("weight_decay", "loss/weight²", "weight decay λ"),
+        Variable("depth", "layers", "depth D"),
+        Variable("singular_value", "1", "teacher singular value σ"),
+        Variable("input_variance", "1", "input variance q"),
+        Variable("label_noise", "1", "label noise s"),
+        Variable("noise_std", "loss/weight", "per-sample gradient noise g"),
+        Variable("dt", "time", "time step"),
+        Variable("horizon", "time", "censoring horizon"),
+        Variable("max_time", "time", "longest time allowed"),
+        Variable("target_threshold", "1", "order parameter at the target's edge"),
+        Variable("order_parameter", "1", "order parameter m"),
+        Variable("max_score", "1", "highest order parameter reached"),
+        Variable("friction", "1/time", "friction γ"),
+        Variable("width", "units", "hidden width h"),
+        Variable("n_samples", "samples", "size of the data set N"),
+        Variable("amplitude", "weight", "amplitude a"),
+        Variable("free_energy", "loss", "free energy F"),
+        Variable("barrier", "loss", "barrier height ΔF"),
+        Variable("barrier_over_temperature", "1", "barrier over temperature ΔF/T"),
+        Variable("loss", "loss", "loss"),
+        Variable("step", "steps", "step"),
+        Variable("time", "time", "time"),
+        Variable("feature", "1", "feature"),
+        Variable("spinodal", "loss/weight²", "spinodal weight decay"),
+        Variable("binodal", "loss/weight²", "binodal weight decay"),
+        Variable("n_states", "1", "number of metastable states"),
+        Variable("survival", "1", "survival probability"),
+        Variable("mean_exit_time", "time", "mean exit time"),
+        Variable("relative_error", "1", "relative numerical error"),
+        Variable("escape_rate", "1/time", "escape rate"),
+        Variable("lower", "time", "lower end of the confidence interval"),
+        Variable("upper", "time", "upper end of the confidence interval"),
+        Variable("standard_error", "time", "standard error"),
+        Variable("n_escaped", "1", "replicas that escaped"),
+        Variable("n_replicas", "1", "replicas"),
+        Variable("n_at_risk", "1", "replicas at risk"),
+        Variable("difference_se", "1", "difference to the theory in standard errors"),
+        Variable("pairwise_difference_se", "1", "difference between two engines in standard errors"),
+        Variable("ks_p_value", "1", "p-value against the predicted survival (count and KS)"),
+        Variable("logrank_p_value", "1", "p-value against the predicted hazard (one-sample log-rank)"),
+        Variable("exponentiality_p_value", "1", "p-value of exponentiality"),
+        Variable("repeat", "1", "independent repeat"),
+        Variable("level", "1", "level of the score"),
+        Variable("asymptotic_time", "time", "asymptotic mean exit time"),
+        Variable("predicted_time", "time", "mean exit time predicted for the run as it was made"),
+        Variable("numerical_error", "time", "numerical error of the predicted time"),
+        Variable("total_error", "time", "measured minus asymptotic"),
+        Variable("asymptotic_error", "time", "error of the asymptotic formula"),
+        Variable("time_step_error", "time", "effect of the time step"),
+        Variable("monitoring_error", "time", "effect of watching at the steps only"),
+        Variable("minibatch_error", "time", "effect of the minibatches' own noise"),
+        Variable("statistical_error", "time", "measured minus predicted"),
+        Variable("unexplained_error", "time", "measured minus the best prediction, not separated further"),
+        Variable("probability", "1", "probability to escape before returning to the well"),
+        Variable("level_probability", "1", "share that reaches the level from the one below"),
+        Variable("loop_time", "time", "mean duration of a loop out of the well and back"),
+        Variable("direct_time", "time", "mean time spent in the directly simulated loops"),
+        Variable("direct_survival", "1", "share that did not escape in the directly simulated loops"),
+        Variable("n_entries", "1", "entries that the climb starts from"),
+        Variable("repeat_exit_time", "time", "mean exit time from one repeat alone"),
+        Variable("reactive_time", "time", "mean duration of the last passage to the target"),
+        Variable("replica_steps", "steps", "steps of all replicas together"),
+        Variable("pilot_steps", "steps", "steps of all replicas in the pilot run"),
+        Variable("well_score", "1", "score at or below which a replica is back in the well"),
+        Variable("cost", "steps", "steps of all replicas for the relative error wanted"),
+        Variable("brute_force_cost", "steps", "steps of brute force for the same error"),
+        Variable("entry_score", "1", "score at which a replica begins to climb"),
+    )
+}
+"""Every variable and coordinate a result may carry, by name."""
+
+
+def describe(name: str) -> dict[str, str]:
+    """Return the attributes ``units`` and ``long_name`` of a known variable.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> describe("temperature")
+    {'units': 'loss', 'long_name': 'temperature T'}
+    """
+    if name not in VARIABLES:
+        raise InvalidParameterError(
+            f"`{name}` is not a known variable: results share one vocabulary so that runs can be compared.\n"
+            "Pass an xarray.DataArray that has its own attrs `units` and `long_name`, or use one of "
+            f"{', '.join(sorted(VARIABLES))}."
+        )
+    variable = VARIABLES[name]
+    return {"units": variable.units, "long_name": variable.long_name}
