@@ -26,7 +26,7 @@ __all__ = ["Fused", "Integrator", "Langevin", "TorchSDE"]
 
 @dataclass(frozen=True)
 class Fused:
-    """Euler–Maruyama of our own: compiled where the landscape is symbolic and on the CPU, torch elsewhere.
+    """Euler–Maruyama of our own: compiled on the CPU for modes, chains, landscapes and small networks, torch elsewhere.
 
     Attributes
     ----------
@@ -88,6 +88,7 @@ class Langevin:
     """
 
     is_diffusion = True
+    period = 1
 
     def __init__(
         self,
@@ -112,8 +113,7 @@ class Langevin:
         self._kernel: kernels.Kernel | None = None
         if isinstance(self.integrator, Fused):
             compiled = self.integrator.compiled and self.device.type == "cpu" and dtype == torch.float64
-            if compiled and isinstance(landscape, Landscape):
-                self._kernel = _kernel(system, landscape)
+            self._kernel = kernels.langevin_kernel(system) if compiled else None
             self._stepper = None
         else:
             self._stepper = TorchSDEStepper(self.sde, self._dt, self.integrator.method)
@@ -138,15 +138,15 @@ class Langevin:
         return State(theta, streams, 0, checks.seed(seed))
 
     def advance(self, state: State, n_steps: int, watch: Watch | None = None) -> tuple[State, Record]:
-        """Take `n_steps` steps; replicas that enter the watched region stay frozen where they did."""
-        if self._kernel is not None:
+        """Take `n_steps` steps; replicas that enter the watched region, or return, stay frozen where they did."""
+        if self._kernel is not None and self._kernel.takes(watch):
             assert isinstance(self.integrator, Fused)
             return self._kernel.advance(
                 state, n_steps, watch, step=self._dt, amplitude=self._amplitude, purpose=Purpose.LANGEVIN,
                 n_threads=self.integrator.n_threads,
             )  # fmt: skip
         scale = self._amplitude**2 / 2
-        return loop.run(state, n_steps, self._step(state.seed), self.order_parameters, watch, scale)
+        return loop.run(state, n_steps, self._step(state.seed), self, watch, scale)
 
     def _step(self, seed: int) -> loop.Step:
         stepper = self._stepper
@@ -175,12 +175,6 @@ class Langevin:
             if isinstance(self.system, Mode | DeepLinearChain):
                 description[name] = getattr(self.system, name)
         return description
-
-
-def _kernel(system: Any, landscape: Landscape) -> kernels.Kernel:
-    if isinstance(system, DeepLinearChain):  # the kernel of SGD on the population's moments: compiled once for both
-        return kernels.Kernel(kernels.chain_spec(system), kernels.population_source(system))
-    return kernels.Kernel(kernels.landscape_spec(landscape))
 
 
 def _network(system: Any) -> Model:

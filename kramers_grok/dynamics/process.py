@@ -6,15 +6,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import sympy
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
+from kramers_grok.core.landscape import Landscape
 from kramers_grok.core.region import Region
 
-__all__ = ["Process", "Record", "State", "Watch", "clone", "resolve_device", "select", "starting_points"]
+__all__ = [
+    "Observed",
+    "OrderParameter",
+    "Process",
+    "Record",
+    "Score",
+    "State",
+    "Watch",
+    "clone",
+    "resolve_device",
+    "select",
+    "starting_points",
+]
 
 MAX_REPLICAS = 2**32  # a stream number is one 32-bit word of the noise counter
 
@@ -48,6 +62,57 @@ class State:
         return int(self.theta.shape[0])
 
 
+class Observed(Protocol):
+    """What a score looks at: a process or a model."""
+
+    def order_parameters(self, theta: Tensor) -> Tensor:
+        """Order parameters of `theta` (replica, parameter); shape (replica, feature)."""
+        ...
+
+
+class Score(Protocol):
+    """A function of the parameters that grows on the way to escape: an order parameter, a committor estimate."""
+
+    def values(self, observed: Observed, theta: Tensor) -> Tensor:
+        """Scores of `theta` (replica, parameter), shape (replica,); any device, each row by itself."""
+        ...
+
+    def expression(self, landscape: Landscape) -> sympy.Expr | None:
+        """Return the same in the landscape's coordinates, for compiled kernels; None leaves it to torch."""
+        ...
+
+
+@dataclass(frozen=True)
+class OrderParameter:
+    """One feature's order parameter as a score: m, or −m for a target below.
+
+    Attributes
+    ----------
+    feature : int
+    sign : float
+        +1 or −1.
+
+    Examples
+    --------
+    >>> x = sympy.Symbol("x", real=True)
+    >>> OrderParameter(sign=-1.0).expression(Landscape(x**2, (x,), (x**3,)))
+    -x**3
+    """
+
+    feature: int = 0
+    sign: float = 1.0
+
+    def values(self, observed: Observed, theta: Tensor) -> Tensor:
+        """±m of the feature, shape (replica,)."""
+        m: Tensor = observed.order_parameters(theta).select(1, self.feature)
+        return -m if self.sign < 0 else m
+
+    def expression(self, landscape: Landscape) -> sympy.Expr | None:
+        """±m of the feature, in the landscape's coordinates."""
+        m = landscape.order_parameters[self.feature]
+        return -m if self.sign < 0 else m
+
+
 @dataclass(frozen=True)
 class Watch:
     """What to look for at every step.
@@ -57,13 +122,50 @@ class Watch:
     region : Region
         A replica whose order parameter lies in it has escaped and is frozen there.
     bridge : bool
-        Count crossings between two steps too: with the Brownian-bridge probability
+        Count crossings of the region's border between two steps too: with the Brownian-bridge probability
         exp(−d₀ d₁ / (T dt)), d the distances to the border, taken flat over one step. Only for
         processes that approximate a diffusion.
+    floor : float, optional
+        A replica whose score is at or below it after a step has returned and is frozen there.
+    score : Score, optional
+        Larger is closer to escape; the region's own order parameter, or minus it, if not given. Under a score given
+        here a replica inside the region counts as +∞.
+    level : float, optional
+        A replica whose score reaches it is frozen as if it had escaped. Default: the region alone.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the floor does not lie below the level, the level lies behind the region's border, or a bridge is asked for
+        a border that is not the region's.
     """
 
     region: Region
     bridge: bool = False
+    floor: float | None = None
+    score: Score | None = None
+    level: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.bridge and (self.score is not None or self.level is not None):
+            raise InvalidParameterError(
+                "`bridge` = True with a score or a level of its own, expected the region's border: only its distance "
+                "is known between two steps.\nUse `bridge=False`: the process is then watched at its steps."
+            )
+        border = self.region.sign * self.region.threshold
+        if self.score is None and self.level is not None and not self.level <= border:
+            raise checks.invalid("level", self.level, f"at most the region's border {border:g}", "it would hide it")
+        if self.floor is not None and not self.floor < self.hit_level:
+            raise checks.invalid(
+                "floor", self.floor, f"below the level {self.hit_level:g}", "a replica cannot be back and there at once"
+            )
+
+    @property
+    def hit_level(self) -> float:
+        """Score at which a replica is frozen as a hit; +∞ where only the region counts."""
+        if self.level is not None:
+            return self.level
+        return self.region.sign * self.region.threshold if self.score is None else float("inf")
 
 
 @dataclass(frozen=True)
@@ -73,14 +175,18 @@ class Record:
     Attributes
     ----------
     hit_step : Tensor of int64, shape (replica,)
-        Step (counted from the start of the process) at which the replica was first in the region, −1 if it
-        was not. A crossing found by the bridge counts at the step's end.
+        Step (counted from the start of the process) at which the replica was first in the region or at the level, −1
+        if it was not. A crossing found by the bridge counts at the step's end.
     best : Tensor, shape (replica,)
-        Highest score (order parameter, or minus it for a target below) seen at any step.
+        Highest score (order parameter, or minus it for a target below) seen at any step; +∞ in the region under a
+        score of one's own.
+    fell_step : Tensor of int64, shape (replica,)
+        Step at which the replica was first at or below the floor, −1 if it was not: never both this and a hit.
     """
 
     hit_step: Tensor
     best: Tensor
+    fell_step: Tensor
 
 
 class Process(Protocol):
@@ -96,12 +202,17 @@ class Process(Protocol):
         """Whether a step stands for continuous motion in between (then bridges make sense)."""
         ...
 
+    @property
+    def period(self) -> int:
+        """Steps after which the chain's law repeats: states may share a clock where `step % period` is the same."""
+        ...
+
     def start(self, n_replicas: int, *, seed: int, point: ArrayLike | None = None) -> State:
         """Return `n_replicas` replicas at `point` (the unlearned state if None), streams 0, 1, 2, …"""
         ...
 
     def advance(self, state: State, n_steps: int, watch: Watch | None = None) -> tuple[State, Record]:
-        """Take `n_steps` steps; replicas that enter the watched region stay frozen where they did."""
+        """Take `n_steps` steps; replicas that enter the watched region, or return, stay frozen where they did."""
         ...
 
     def order_parameters(self, theta: Tensor) -> Tensor:

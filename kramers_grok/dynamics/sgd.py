@@ -20,11 +20,12 @@ from kramers_grok.core.noise import PerSample
 from kramers_grok.core.rng import Purpose
 from kramers_grok.dynamics import kernels, loop, torch_noise
 from kramers_grok.dynamics.process import Record, State, Watch, resolve_device, starting_points
-from kramers_grok.dynamics.sampling import FullBatch, Sampler, WithReplacement, batch_source
+from kramers_grok.dynamics.sampling import FullBatch, Sampler, ShuffledEpochs, WithReplacement, batch_source
 from kramers_grok.models.base import BatchModel
 from kramers_grok.models.data import FiniteData, OnlineTeacher, Population
 from kramers_grok.models.deep_linear import ChainModel, DeepLinearNetwork
-from kramers_grok.theory.deep_linear import DeepLinearChain
+from kramers_grok.models.mode import ModeModel
+from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 
 __all__ = ["SGD"]
 
@@ -34,8 +35,9 @@ class SGD:
 
     Parameters
     ----------
-    model : DeepLinearChain or DeepLinearNetwork
-        The network; its weight decay is part of the loss.
+    model : Mode, DeepLinearChain or DeepLinearNetwork
+        The network; its weight decay is part of the loss. A mode moves in its arc length :math:`x = \sqrt D\,a` with
+        the batch loss of the balanced chain; noise on its gradient acts on x.
     data : OnlineTeacher, Population or FiniteData
         Where batches come from.
     lr : float
@@ -47,7 +49,8 @@ class SGD:
     noise : PerSample, optional
         Isotropic Gaussian noise on every sample's gradient: T = η g²/(2B).
     fused : bool
-        Use the compiled kernel where the model is a chain on the CPU in float64 (same paths as torch to rounding).
+        Use a compiled kernel where there is one: one input and one output or population data, not too many weights, on
+        the CPU in float64 (same paths as torch to rounding).
     n_threads : int
         Threads of the compiled kernel. Paths do not depend on it.
     device : str or torch.device
@@ -74,7 +77,7 @@ class SGD:
 
     def __init__(
         self,
-        model: DeepLinearChain | DeepLinearNetwork,
+        model: Mode | DeepLinearChain | DeepLinearNetwork,
         data: OnlineTeacher | Population | FiniteData,
         *,
         lr: float,
@@ -87,8 +90,8 @@ class SGD:
         dtype: torch.dtype = torch.float64,
     ) -> None:
         self.lr = checks.positive("lr", lr)
-        self.model: BatchModel = ChainModel(model) if isinstance(model, DeepLinearChain) else model
-        self.chain = model if isinstance(model, DeepLinearChain) else None
+        self.system = model
+        self.model: BatchModel = _batch_model(model)
         self.weight_decay = model.weight_decay
         self._check_stable()
         self.data = data
@@ -101,7 +104,9 @@ class SGD:
         self.noise_variance = noise.variance_for(self.lr, self.batch_size) if noise else 0.0
         self._amplitude = self.lr * (self.noise_variance / self.batch_size) ** 0.5
         compiled = fused and self.device.type == "cpu" and dtype == torch.float64
-        self._kernel = self._compile() if compiled and self.chain is not None else None
+        self._kernel: kernels.Kernel | None = None
+        if compiled:
+            self._kernel = kernels.sgd_kernel(model, self.model, data, self.batch_size, self.sampler)
 
     def _check_stable(self) -> None:
         if self.lr * self.weight_decay >= 2:
@@ -111,16 +116,17 @@ class SGD:
                 f"Use `lr={0.1 / self.weight_decay:.3g}` or less."
             )
 
-    def _compile(self) -> kernels.Kernel | None:
-        assert self.chain is not None
-        spec = kernels.chain_spec(self.chain)
-        source = kernels.data_source(self.chain, self.data, self.batch_size, self.sampler)
-        return kernels.Kernel(spec, source)
-
     @property
     def dt(self) -> float:
         """Time per step: the learning rate."""
         return self.lr
+
+    @property
+    def period(self) -> int:
+        """Steps of an epoch under shuffled epochs, otherwise 1."""
+        if isinstance(self.data, FiniteData) and isinstance(self.sampler, ShuffledEpochs):
+            return self.data.n_samples // self.batch_size
+        return 1
 
     @property
     def temperature(self) -> float:
@@ -134,13 +140,13 @@ class SGD:
         return State(theta, streams, 0, checks.seed(seed), self._source.buffers(n_replicas))
 
     def advance(self, state: State, n_steps: int, watch: Watch | None = None) -> tuple[State, Record]:
-        """Take `n_steps` steps; replicas that enter the watched region stay frozen where they did."""
-        if self._kernel is not None:
+        """Take `n_steps` steps; replicas that enter the watched region, or return, stay frozen where they did."""
+        if self._kernel is not None and self._kernel.takes(watch):
             return self._kernel.advance(
                 state, n_steps, watch, step=self.lr, amplitude=self._amplitude, purpose=Purpose.INJECTED,
                 n_threads=self.n_threads,
             )  # fmt: skip
-        return loop.run(state, n_steps, self._step(state.seed), self.order_parameters, watch, self._amplitude**2 / 2)
+        return loop.run(state, n_steps, self._step(state.seed), self, watch, self._amplitude**2 / 2)
 
     def _step(self, seed: int) -> loop.Step:
         def step(theta: Tensor, streams: Tensor, number: int, buffers: loop.Buffers) -> tuple[Tensor, loop.Buffers]:
@@ -179,13 +185,16 @@ class SGD:
         }
         if isinstance(self.data, OnlineTeacher):
             description["label_noise"] = self.data.label_noise
-        if self.chain is not None:
-            description |= {
-                "depth": self.chain.depth,
-                "singular_value": self.chain.singular_value,
-                "input_variance": self.chain.input_variance,
-            }
+        if isinstance(self.system, Mode | DeepLinearChain):
+            for name in ("depth", "singular_value", "input_variance"):
+                description[name] = getattr(self.system, name)
         return description
+
+
+def _batch_model(system: Mode | DeepLinearChain | DeepLinearNetwork) -> BatchModel:
+    if isinstance(system, Mode):
+        return ModeModel(system)
+    return ChainModel(system) if isinstance(system, DeepLinearChain) else system
 
 
 def _batching(

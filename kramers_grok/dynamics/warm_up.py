@@ -13,15 +13,16 @@ from kramers_grok.dynamics.process import Process, Watch
 from kramers_grok.dynamics.sampling import WithReplacement
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.models.data import finite, teacher
+from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.theory.deep_linear import DeepLinearChain
 
 __all__ = ["warm_up"]
 
 
 def warm_up(progress: Callable[[str], None] | None = None) -> None:
-    """Take one step with each kernel of the three-layer chain and its mode; the machine code stays on disk.
+    """Take one step with each kernel of three layers: the mode, the chain, the smallest network; they stay on disk.
 
-    Other depths and landscapes are compiled when first used. CPU only.
+    Other depths, widths and landscapes are compiled when first used. CPU only.
 
     Parameters
     ----------
@@ -29,12 +30,14 @@ def warm_up(progress: Callable[[str], None] | None = None) -> None:
         Called with the name of what is compiled next.
     """
     chain = DeepLinearChain(depth=3, singular_value=1.0, weight_decay=0.25)
+    network = DeepLinearNetwork((1, 2, 2, 1), [1.0], weight_decay=0.25)
     x = np.array([1.0, -1.0])
     noise = per_sample(variance=0.1)
     sampler = WithReplacement()
     processes: dict[str, Callable[[], Process]] = {
         "Langevin dynamics of the mode": lambda: Langevin(chain.mode, temperature=1e-3, dt=0.1, device="cpu"),
         "Langevin dynamics of the chain": lambda: Langevin(chain, temperature=1e-3, dt=0.1, device="cpu"),
+        "Langevin dynamics of a network": lambda: Langevin(network, temperature=1e-3, dt=0.1, device="cpu"),
         "SGD on a teacher": lambda: SGD(
             chain, teacher(label_noise=0.1), lr=0.1, batch_size=2, noise=noise, device="cpu"
         ),

@@ -1,7 +1,7 @@
 """Every engine walks the paths of a plain loop over replicas and steps, written here without the package's dynamics."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +16,7 @@ from kramers_grok.core.noise import per_sample
 from kramers_grok.core.region import Region
 from kramers_grok.core.rng import Purpose
 from kramers_grok.dynamics.langevin import Fused, Langevin, TorchSDE
-from kramers_grok.dynamics.process import Process, Watch
+from kramers_grok.dynamics.process import Observed, OrderParameter, Process, Watch
 from kramers_grok.dynamics.sampling import FullBatch, Sampler, ShuffledEpochs, WithoutReplacement, WithReplacement
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.models.data import FiniteData, finite, population, teacher
@@ -37,11 +37,32 @@ class Walk:
     slope: Callable[[Array], float]
 
 
+@dataclass(frozen=True)
+class Ends:
+    """Where replicas end, the steps at which they hit or fell (−1: they did not), their highest scores."""
+
+    theta: Array
+    hits: NDArray[np.int64]
+    falls: NDArray[np.int64]
+    best: Array
+
+
 def explicit(
-    walk: Walk, watch: Watch, start: Array, *, lr: float, amplitude: float, purpose: Purpose
-) -> tuple[Array, NDArray[np.int64], Array]:
-    """θ ← θ − lr ∇F + amplitude ξ until the region is entered, one replica and one step at a time."""
-    region, hits, best = watch.region, np.full(REPLICAS, -1), np.full(REPLICAS, -np.inf)
+    walk: Walk,
+    watch: Watch,
+    start: Array,
+    *,
+    lr: float,
+    amplitude: float,
+    purpose: Purpose,
+    score: Callable[[Array], float] | None = None,
+) -> Ends:
+    """θ ← θ − lr ∇F + amplitude ξ until the region is entered or the floor reached, one replica and step at a time.
+
+    `score` is the watch's own score, if it has one.
+    """
+    region, hits, falls = watch.region, np.full(REPLICAS, -1), np.full(REPLICAS, -1)
+    best = np.full(REPLICAS, -np.inf)
     sign = 1.0 if region.above else -1.0
     end = np.empty((REPLICAS, len(start)))
     for replica in range(REPLICAS):
@@ -50,8 +71,13 @@ def explicit(
             xi = rng.normals(SEED, purpose, [replica], step, len(x))[0]
             moved = x - lr * walk.gradient(x, replica, step) + amplitude * xi
             gaps = [sign * (region.threshold - walk.order(point)) for point in (x, moved)]
-            best[replica] = max(best[replica], sign * walk.order(moved))
+            value = sign * walk.order(moved)
             crossed = gaps[1] <= 0
+            if score is not None:
+                value = np.inf if crossed else score(moved)
+            if watch.level is not None:
+                crossed = value >= watch.level
+            best[replica] = max(best[replica], value)
             if watch.bridge and not crossed and walk.slope(x) > 0:
                 exponent = gaps[0] * gaps[1] / (walk.slope(x) * walk.slope(moved)) / (amplitude**2 / 2)
                 crossed = rng.uniforms(SEED, Purpose.BRIDGE, [replica], step, 1)[0, 0] < np.exp(-exponent)
@@ -59,16 +85,19 @@ def explicit(
             if crossed:
                 hits[replica] = step + 1
                 break
+            if watch.floor is not None and value <= watch.floor:
+                falls[replica] = step + 1
+                break
         end[replica] = x
-    return end, hits, best
+    return Ends(end, hits, falls, best)
 
 
-def compare(process: Process, watch: Watch, start: Array, expected: tuple[Array, NDArray[np.int64], Array]) -> None:
+def compare(process: Process, watch: Watch, start: Array, expected: Ends) -> None:
     state, record = process.advance(process.start(REPLICAS, seed=SEED, point=start), STEPS, watch)
-    end, hits, best = expected
-    assert record.hit_step.tolist() == hits.tolist()
-    np.testing.assert_allclose(state.theta, end, rtol=RTOL, atol=ATOL)
-    np.testing.assert_allclose(record.best, best, rtol=RTOL, atol=ATOL)
+    assert record.hit_step.tolist() == expected.hits.tolist()
+    assert record.fell_step.tolist() == expected.falls.tolist()
+    np.testing.assert_allclose(state.theta, expected.theta, rtol=RTOL, atol=ATOL)
+    np.testing.assert_allclose(record.best, expected.best, rtol=RTOL, atol=ATOL)
     assert state.step == STEPS
 
 
@@ -138,7 +167,7 @@ def test_langevin(name: str, bridge: bool) -> None:
     system, walk, start, temperature, dt, region = LANGEVIN[name]
     watch, amplitude = Watch(region, bridge=bridge), (2 * temperature * dt) ** 0.5
     expected = explicit(walk, watch, start, lr=dt, amplitude=amplitude, purpose=Purpose.LANGEVIN)
-    escaped = (expected[1] >= 0).sum()
+    escaped = (expected.hits >= 0).sum()
     assert 0 < escaped < REPLICAS  # both kinds of end are seen
     for integrator in INTEGRATORS.values():
         compare(Langevin(system, temperature=temperature, dt=dt, integrator=integrator), watch, start, expected)
@@ -163,7 +192,7 @@ def test_without_noise_it_is_gradient_descent() -> None:
     for bridge in (False, True):
         watch = Watch(region, bridge=bridge)
         expected = explicit(walk, Watch(region), start, lr=dt, amplitude=0.0, purpose=Purpose.LANGEVIN)
-        assert (expected[1] == -1).all()
+        assert (expected.hits == -1).all()
         for integrator in INTEGRATORS.values():
             compare(Langevin(system, temperature=0.0, dt=dt, integrator=integrator), watch, start, expected)
 
@@ -176,6 +205,78 @@ def test_another_temperature_walks_another_path() -> None:
     warmer = Langevin(system, temperature=temperature * (1 + 1e-6), dt=dt)
     with pytest.raises(AssertionError):
         compare(warmer, Watch(region), start, expected)
+
+
+# ---------------------------------------------------------------- floors, levels and scores of one's own
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Distance from the origin as a score."""
+
+    scale: float = 1.0
+
+    def values(self, observed: Observed, theta: torch.Tensor) -> torch.Tensor:
+        return self.scale * theta.square().sum(dim=1)
+
+    def expression(self, landscape: Landscape) -> sympy.Expr | None:
+        return sympy.Float(self.scale) * sum(x**2 for x in landscape.coordinates)
+
+
+class TorchOnly(Norm):
+    """The same without an expression."""
+
+    def expression(self, landscape: Landscape) -> sympy.Expr | None:
+        return None
+
+
+# region's own score: floor, level; score of one's own, growing with the distance from 0 (a target above) or falling
+WATCHES = {
+    "floor": lambda border, above: Watch(border, floor=0.05 if above else -1.3),
+    "floor and level": lambda border, above: Watch(border, floor=0.05 if above else -1.3, level=0.2 if above else -0.5),
+    "floor and bridge": lambda border, above: Watch(border, floor=0.05 if above else -1.3, bridge=True),
+    "the order parameter": lambda border, above: Watch(
+        border, floor=0.05 if above else -1.3, score=OrderParameter(sign=1.0 if above else -1.0)
+    ),
+    "norm": lambda border, above: Watch(border, floor=-2.8 if not above else 0.25, score=Norm(1.0 if above else -1.0)),
+    "norm with a level": lambda border, above: Watch(
+        border, floor=-2.8 if not above else 0.25, score=Norm(1.0 if above else -1.0), level=1.1 if above else -1.2
+    ),
+    "torch alone": lambda border, above: Watch(
+        border, floor=-2.8 if not above else 0.25, score=TorchOnly(1.0 if above else -1.0), level=1.1 if above else -1.2
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["mode", "mode, forgetting", "chain 3"])
+@pytest.mark.parametrize("kind", WATCHES)
+def test_floors_levels_and_scores(name: str, kind: str) -> None:
+    system, walk, start, temperature, dt, region = LANGEVIN[name]
+    watch, amplitude = WATCHES[kind](region, region.above), (2 * temperature * dt) ** 0.5
+    score = None
+    if isinstance(watch.score, OrderParameter):
+        score = lambda x: watch.region.sign * walk.order(x)  # noqa: E731
+    elif watch.score is not None:
+        score = lambda x: watch.region.sign * float(x @ x)  # noqa: E731
+    expected = explicit(walk, watch, start, lr=dt, amplitude=amplitude, purpose=Purpose.LANGEVIN, score=score)
+    hits, falls = (expected.hits >= 0).sum(), (expected.falls >= 0).sum()
+    assert hits > 0
+    assert falls > 0
+    for integrator in INTEGRATORS.values():
+        compare(Langevin(system, temperature=temperature, dt=dt, integrator=integrator), watch, start, expected)
+
+
+def test_another_floor_or_score_is_noticed() -> None:
+    """Negative control: the comparison above sees a floor, a level and a score that are off by a percent."""
+    system, walk, start, temperature, dt, region = LANGEVIN["chain 3"]
+    watch = Watch(region, floor=0.25, score=Norm(), level=1.1)
+    process = Langevin(system, temperature=temperature, dt=dt)
+    expected = explicit(walk, watch, start, lr=dt, amplitude=(2 * temperature * dt) ** 0.5, purpose=Purpose.LANGEVIN,
+                        score=lambda x: float(x @ x))  # fmt: skip
+    compare(process, watch, start, expected)
+    for change in ({"floor": 0.2}, {"level": 1.0}, {"score": Norm(1.01)}):
+        with pytest.raises(AssertionError):
+            compare(process, replace(watch, **change), start, expected)
 
 
 # ---------------------------------------------------------------- SGD
@@ -233,7 +334,7 @@ def test_sgd_on_finite_data(sampler: Sampler, injected: float) -> None:
     compare(process, Watch(REGION), START, expected)
     compare(process.on_torch(), Watch(REGION), START, expected)
     if injected and not isinstance(sampler, FullBatch):
-        assert 0 < (expected[1] >= 0).sum() < REPLICAS
+        assert 0 < (expected.hits >= 0).sum() < REPLICAS
 
 
 def chain_moments_walk(moments: Callable[[int, int], tuple[float, float]], decay: float) -> Walk:
@@ -244,25 +345,26 @@ def chain_moments_walk(moments: Callable[[int, int], tuple[float, float]], decay
     return Walk(gradient, lambda a: float(np.prod(a)), slope_of_product)
 
 
+def endless_moments(source: str, stream: int, step: int) -> tuple[float, float]:
+    """Σ̂_xx and Σ̂_yx of the population, or of a fresh batch."""
+    if source == "population":
+        return Q, Q * SIGMA
+    chi2 = rng.chi_square(BATCH, SEED, Purpose.DATA, [stream], step)[0]
+    noise = rng.normals(SEED, Purpose.LABEL, [stream], step, 1)[0, 0]
+    xx = Q * chi2 / BATCH
+    return xx, SIGMA * xx + LABEL_NOISE * (xx / BATCH) ** 0.5 * noise
+
+
 @pytest.mark.parametrize("bridge", [False, True])
 @pytest.mark.parametrize("source", ["online", "population"])
 def test_sgd_on_endless_data(source: str, bridge: bool) -> None:
     chain, injected = DeepLinearChain(3, **PARAMETERS), 0.8
-
-    def moments(stream: int, step: int) -> tuple[float, float]:
-        if source == "population":
-            return Q, Q * SIGMA
-        chi2 = rng.chi_square(BATCH, SEED, Purpose.DATA, [stream], step)[0]
-        noise = rng.normals(SEED, Purpose.LABEL, [stream], step, 1)[0, 0]
-        xx = Q * chi2 / BATCH
-        return xx, SIGMA * xx + LABEL_NOISE * (xx / BATCH) ** 0.5 * noise
-
     data = population() if source == "population" else teacher(label_noise=LABEL_NOISE)
     process = SGD(chain, data, lr=LR, batch_size=BATCH, noise=per_sample(variance=injected))
     watch = Watch(REGION, bridge=bridge)
-    expected = explicit(chain_moments_walk(moments, DECAY), watch, START, lr=LR,
+    expected = explicit(chain_moments_walk(lambda *at: endless_moments(source, *at), DECAY), watch, START, lr=LR,
                         amplitude=LR * (injected / BATCH) ** 0.5, purpose=Purpose.INJECTED)  # fmt: skip
-    assert 0 < (expected[1] >= 0).sum() < REPLICAS
+    assert 0 < (expected.hits >= 0).sum() < REPLICAS
     compare(process, watch, START, expected)
     compare(process.on_torch(), watch, START, expected)
 
@@ -278,16 +380,79 @@ def test_population_sgd_is_euler_maruyama() -> None:
     assert noisy._amplitude == pytest.approx((2 * noisy.temperature * LR) ** 0.5, rel=1e-14)
 
 
+def mode_moments_walk(moments: Callable[[int, int], tuple[float, float]]) -> Walk:
+    """D = 3 in arc length: the balanced chain's batch loss, ½ xx m² − yx m + ½ λ x²."""
+    mode = mode_walk()
+
+    def gradient(x: Array, stream: int, step: int) -> Array:
+        xx, yx = moments(stream, step)
+        return (xx * mode.order(x) - yx) * x**2 / 3**0.5 + DECAY * x
+
+    return Walk(gradient, mode.order, mode.slope)
+
+
+@pytest.mark.parametrize("source", ["online", "finite", "population"])
+def test_sgd_in_the_mode(source: str) -> None:
+    injected, data = (
+        0.4,
+        {"online": teacher(label_noise=LABEL_NOISE), "finite": DATA, "population": population()}[source],
+    )
+    mode, sampler = Mode(3, **PARAMETERS), None
+    if source == "finite":
+        mode, sampler = Mode.from_data(DATA.x[:, 0], DATA.y[:, 0], depth=3, weight_decay=DECAY), WithoutReplacement()
+        batch = sampled(DATA, sampler, BATCH)
+
+    def moments(stream: int, step: int) -> tuple[float, float]:
+        if source != "finite":
+            return endless_moments(source, stream, step)
+        x, y = batch(stream, step)
+        return float(np.mean(x * x)), float(np.mean(x * y))
+
+    process = SGD(mode, data, lr=LR, batch_size=BATCH, sampler=sampler, noise=per_sample(variance=injected))
+    watch, start = Watch(Region(0.3), floor=0.02), np.array([0.6])
+    expected = explicit(mode_moments_walk(moments), watch, start, lr=LR, amplitude=LR * (injected / BATCH) ** 0.5,
+                        purpose=Purpose.INJECTED)  # fmt: skip
+    assert 0 < (expected.hits >= 0).sum() < REPLICAS
+    assert (expected.falls >= 0).any()
+    compare(process, watch, start, expected)
+    compare(process.on_torch(), watch, start, expected)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 7])
+def test_under_minibatch_noise_alone_the_balanced_chain_is_the_mode(depth: int) -> None:
+    """x = √D a all along the path: with isotropic noise, which unbalances the chain, it would not be."""
+    data = teacher(label_noise=LABEL_NOISE)
+    mode, chain = Mode(depth, **PARAMETERS), DeepLinearChain(depth, **PARAMETERS)
+    for fused in (True, False) if depth == 3 else (False,):
+        ends = []
+        for system, start in ((mode, [depth**0.5]), (chain, np.ones(depth))):
+            process = SGD(system, data, lr=LR, batch_size=BATCH, fused=fused)
+            watch = Watch(Region(1.2), floor=0.8)
+            ends.append(process.advance(process.start(REPLICAS, seed=SEED, point=start), STEPS, watch))
+        (x, of_mode), (a, of_chain) = ends
+        torch.testing.assert_close(x.theta, a.theta * depth**0.5 @ torch.ones(depth, 1).double() / depth)
+        torch.testing.assert_close(a.theta, a.theta[:, :1].expand(-1, depth))
+        assert torch.equal(of_mode.hit_step, of_chain.hit_step)
+        assert torch.equal(of_mode.fell_step, of_chain.fell_step)
+        torch.testing.assert_close(of_mode.best, of_chain.best)
+        assert (of_mode.hit_step >= 0).any()
+        assert (of_mode.fell_step >= 0).any()
+
+
 # ---------------------------------------------------------------- matrix networks
 
 NETWORK = DeepLinearNetwork((2, 3, 2, 2), [1.5, 0.9], weight_decay=DECAY, input_variance=Q)
-WIDTHS = NETWORK.widths
-WEIGHTS = np.random.default_rng(8).normal(size=NETWORK.n_parameters) * 0.5
+ROTATED = DeepLinearNetwork((2, 2, 3, 3), [[0.4, 1.2], [-1.0, 0.3], [0.2, 0.1]], weight_decay=DECAY, input_variance=Q)
+SCALAR = DeepLinearNetwork((1, 2, 3, 1), [SIGMA], weight_decay=DECAY, input_variance=Q)
 
 
-def matrices(theta: Array) -> list[Array]:
+def weights(network: DeepLinearNetwork) -> Array:
+    return np.random.default_rng(8).normal(size=network.n_parameters) * 0.5
+
+
+def matrices(network: DeepLinearNetwork, theta: Array) -> list[Array]:
     parts, start = [], 0
-    for below, above in pairwise(WIDTHS):
+    for below, above in pairwise(network.widths):
         parts.append(theta[start : start + above * below].reshape(above, below))
         start += above * below
     return parts
@@ -300,23 +465,45 @@ def chained(parts: list[Array], width: int) -> Array:
     return product
 
 
-def network_walk(batch: Batch) -> Walk:
-    """Per-sample gradients A_lᵀ r xᵀ B_lᵀ, averaged; m is the first feature, at matrix entry (0, 0)."""
+def network_walk(network: DeepLinearNetwork, error: Callable[[Array, int, int], Array], feature: int = 0) -> Walk:
+    """∇F = A_lᵀ E B_lᵀ + λ W_l, with the mean error E = ⟨(W x − y) xᵀ⟩ of (W, stream, step); m = uᵀ W v."""
+    widths, (u, _, vt) = network.widths, np.linalg.svd(network.teacher_matrix)
+
+    def back(theta: Array, middle: Array) -> list[Array]:
+        parts = matrices(network, theta)
+        sides = [(chained(parts[l + 1 :], widths[l + 1]), chained(parts[:l], widths[0])) for l in range(len(parts))]
+        return [above.T @ middle @ below.T for above, below in sides]
 
     def gradient(theta: Array, stream: int, step: int) -> Array:
-        x, y = batch(stream, step)
-        parts = matrices(theta)
-        rows = []
-        for l, w in enumerate(parts):
-            below, above = chained(parts[:l], WIDTHS[0]), chained(parts[l + 1 :], WIDTHS[l + 1])
-            total = np.zeros_like(w)
-            for xi, yi in zip(x, y, strict=True):
-                residual = chained(parts, WIDTHS[0]) @ xi - yi
-                total += np.outer(above.T @ residual, below @ xi)
-            rows.append((total / len(x) + DECAY * w).reshape(-1))
-        return np.concatenate(rows)
+        w = chained(matrices(network, theta), widths[0])
+        return np.concatenate([g.ravel() for g in back(theta, error(w, stream, step))]) + DECAY * theta
 
-    return Walk(gradient, lambda theta: float(chained(matrices(theta), WIDTHS[0])[0, 0]), lambda theta: np.nan)
+    def order(theta: Array) -> float:
+        return float(u[:, feature] @ chained(matrices(network, theta), widths[0]) @ vt[feature])
+
+    def slope(theta: Array) -> float:
+        return float(np.sqrt(sum((g**2).sum() for g in back(theta, np.outer(u[:, feature], vt[feature])))))
+
+    return Walk(gradient, order, slope)
+
+
+@pytest.mark.parametrize("bridge", [False, True])
+@pytest.mark.parametrize("case", ["scalar", "diagonal", "rotated"])
+def test_langevin_in_a_matrix_network(case: str, bridge: bool) -> None:
+    network, feature, threshold, floor, temperature = {
+        "scalar": (SCALAR, 0, 1.45, 0.5, 0.05), "diagonal": (NETWORK, 1, 0.08, -0.19, 0.02),
+        "rotated": (ROTATED, 1, 0.6, -0.1, 0.03),
+    }[case]  # fmt: skip
+    dt, watch = 0.05, Watch(Region(threshold, feature=feature), bridge=bridge, floor=floor)
+    walk = network_walk(network, lambda w, stream, step: Q * (w - network.teacher_matrix), feature)
+    start, amplitude = weights(network), (2 * temperature * dt) ** 0.5
+    expected = explicit(walk, watch, start, lr=dt, amplitude=amplitude, purpose=Purpose.LANGEVIN)
+    assert 0 < (expected.hits >= 0).sum() < REPLICAS
+    assert (expected.falls >= 0).any()
+    for integrator in INTEGRATORS.values():
+        process = Langevin(network, temperature=temperature, dt=dt, integrator=integrator)
+        assert (process._kernel is not None) == (integrator == Fused())
+        compare(process, watch, start, expected)
 
 
 def fresh(stream: int, step: int) -> tuple[Array, Array]:
@@ -331,16 +518,63 @@ def white_data() -> FiniteData:
     return finite(x, x @ NETWORK.teacher_matrix.T)
 
 
-@pytest.mark.parametrize("source", ["online", "with replacement", "shuffled epochs"])
+def mean_error(batch: Batch) -> Callable[[Array, int, int], Array]:
+    """Sample by sample: the mean of (W x − y) xᵀ."""
+
+    def error(w: Array, stream: int, step: int) -> Array:
+        x, y = batch(stream, step)
+        return sum(np.outer(w @ xi - yi, xi) for xi, yi in zip(x, y, strict=True)) / len(x)
+
+    return error
+
+
+@pytest.mark.parametrize("source", ["online", "with replacement", "shuffled epochs", "population"])
 def test_sgd_on_a_matrix_network(source: str) -> None:
     data, sampler, batch = white_data(), None, fresh
-    if source != "online":
+    if source in ("with replacement", "shuffled epochs"):
         sampler = WithReplacement() if source == "with replacement" else ShuffledEpochs()
         batch = sampled(data, sampler, BATCH)
-    given = teacher(label_noise=LABEL_NOISE) if source == "online" else data
+    given = {"online": teacher(label_noise=LABEL_NOISE), "population": population()}.get(source, data)
     process = SGD(NETWORK, given, lr=LR, batch_size=BATCH, sampler=sampler, noise=per_sample(variance=0.3))
-    watch = Watch(Region(1.5))
-    expected = explicit(network_walk(batch), watch, WEIGHTS, lr=LR, amplitude=LR * (0.3 / BATCH) ** 0.5,
+    assert (process._kernel is not None) == (source == "population")
+    error = mean_error(batch) if source != "population" else lambda w, *_: Q * (w - NETWORK.teacher_matrix)
+    watch = Watch(Region(1.4), floor=-0.11 if source == "population" else -0.3)
+    expected = explicit(network_walk(NETWORK, error), watch, weights(NETWORK), lr=LR,
+                        amplitude=LR * (0.3 / BATCH) ** 0.5, purpose=Purpose.INJECTED)  # fmt: skip
+    assert 0 < (expected.hits >= 0).sum() < REPLICAS
+    compare(process, watch, weights(NETWORK), expected)
+    compare(process.on_torch(), watch, weights(NETWORK), expected)
+
+
+@pytest.mark.parametrize("source", ["online", "shuffled epochs", "population"])
+def test_sgd_on_a_network_with_one_input_and_output(source: str) -> None:
+    network, sampler = SCALAR, None
+    error: Callable[[Array, int, int], Array]
+    if source == "shuffled epochs":
+        chain = DeepLinearChain.from_data(DATA.x[:, 0], DATA.y[:, 0], depth=3, weight_decay=DECAY)
+        network = DeepLinearNetwork((1, 2, 3, 1), [chain.singular_value], weight_decay=DECAY,
+                                    input_variance=chain.input_variance)  # fmt: skip
+        sampler = ShuffledEpochs()
+        error = mean_error(sampled(DATA, sampler, BATCH))
+    else:
+
+        def error(w: Array, stream: int, step: int) -> Array:
+            xx, yx = endless_moments(source, stream, step)
+            return w * xx - yx
+
+    data = {"online": teacher(label_noise=LABEL_NOISE), "population": population()}.get(source, DATA)
+    process = SGD(network, data, lr=LR, batch_size=BATCH, sampler=sampler, noise=per_sample(variance=0.6))
+    assert process._kernel is not None
+    watch, start = Watch(Region(1.35), floor=0.7), weights(network)
+    expected = explicit(network_walk(network, error), watch, start, lr=LR, amplitude=LR * (0.6 / BATCH) ** 0.5,
                         purpose=Purpose.INJECTED)  # fmt: skip
-    assert 0 < (expected[1] >= 0).sum() < REPLICAS
-    compare(process, watch, WEIGHTS, expected)
+    assert 0 < (expected.hits >= 0).sum() < REPLICAS
+    assert (expected.falls >= 0).any()
+    compare(process, watch, start, expected)
+    compare(process.on_torch(), watch, start, expected)
+
+
+def test_a_large_network_is_left_to_torch() -> None:
+    large = DeepLinearNetwork((5, 5, 5, 5), [1.0], weight_decay=DECAY)
+    assert Langevin(large, temperature=0.1, dt=0.1)._kernel is None
+    assert SGD(large, population(), lr=0.1)._kernel is None

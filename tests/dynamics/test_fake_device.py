@@ -19,7 +19,7 @@ from kramers_grok.core.noise import per_sample
 from kramers_grok.core.region import Region
 from kramers_grok.dynamics import loop
 from kramers_grok.dynamics.langevin import Langevin, TorchSDE
-from kramers_grok.dynamics.process import Process, Watch
+from kramers_grok.dynamics.process import OrderParameter, Process, Watch
 from kramers_grok.dynamics.sampling import Sampler, ShuffledEpochs, WithoutReplacement, WithReplacement
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.models.data import FiniteData, finite, population, teacher
@@ -53,6 +53,7 @@ def langevin(system: Any, device: str, integrator: TorchSDE | None = None) -> La
 
 
 PROCESSES: dict[str, Callable[[str], Process]] = {
+    "sgd, mode": lambda device: SGD(Mode(3, 1.0, 0.25), CHAIN_DATA, lr=0.1, batch_size=3, noise=NOISE, device=device),
     "langevin, mode": lambda device: langevin(Mode(3, 1.0, 0.25), device),
     "langevin, chain": lambda device: langevin(CHAIN, device),
     "langevin, network": lambda device: langevin(network(), device),
@@ -82,16 +83,26 @@ class Transfers(TorchDispatchMode):
         return out
 
 
+WATCHES = {
+    "a region": Watch(Region(0.5)),
+    "a floor": Watch(Region(0.5, above=False), floor=-2.0, level=-0.6),
+    "a score": Watch(Region(0.5), floor=-2.0, score=OrderParameter(sign=-1.0), level=7.0),
+}
+
+
+@pytest.mark.parametrize("watch", WATCHES.values(), ids=WATCHES)
 @each_process
-def test_steps_stay_on_the_device(make: Callable[[str], Process]) -> None:
+def test_steps_stay_on_the_device(make: Callable[[str], Process], watch: Watch) -> None:
     with FakeTensorMode():
         process = make("cuda")
-        state, _ = process.advance(process.start(5, seed=0), 1, Watch(Region(0.5)))  # constants move once, here
+        state, _ = process.advance(process.start(5, seed=0), 1, watch)  # constants move once, here
         with Transfers() as transfers:
-            state, record = process.advance(state, 2, Watch(Region(0.5)))  # into the next epoch
+            state, record = process.advance(state, 2, watch)  # into the next epoch
         assert transfers.seen == []
         n = state.theta.shape[1]
-        for tensor, shape in ((state.theta, (5, n)), (record.best, (5,)), (record.hit_step, (5,))):
+        for tensor, shape in (
+            (state.theta, (5, n)), (record.best, (5,)), (record.hit_step, (5,)), (record.fell_step, (5,))
+        ):  # fmt: skip
             assert tensor.device.type == "cuda"
             assert tensor.shape == shape
         assert all(buffer.device.type == "cuda" for buffer in state.buffers.values())
@@ -108,7 +119,7 @@ def test_bridges_stay_on_the_device(name: str) -> None:
 
 def run(step: loop.Step, device: str) -> None:
     process = langevin(CHAIN, device)
-    loop.run(process.start(3, seed=0), 2, step, process.order_parameters, Watch(Region(0.5)), 0.1)
+    loop.run(process.start(3, seed=0), 2, step, process, Watch(Region(0.5)), 0.1)
 
 
 def reading(theta: Tensor, streams: Tensor, number: int, buffers: loop.Buffers) -> tuple[Tensor, loop.Buffers]:

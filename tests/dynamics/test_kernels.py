@@ -9,17 +9,18 @@ import torch
 
 from kramers_grok.core.landscape import Landscape
 from kramers_grok.core.region import Region
-from kramers_grok.dynamics import blocks, kernels
+from kramers_grok.dynamics import blocks, kernel_source, kernels
 from kramers_grok.dynamics.langevin import Fused, Langevin
 from kramers_grok.dynamics.process import Watch
+from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 
 # (σ, λ, q); equal and special numbers (1, ½) must not change the text either
 VALUES = [(1.3, 0.25, 0.8), (0.7, 0.31, 1.9), (2.0, 0.5, 3.0), (1.1, 0.1, 0.6)]
 
 
-def text_of(spec: kernels.KernelSpec, kind: int = blocks.NONE, feature: int = 0) -> tuple[str, tuple[float, ...]]:
-    return kernels._source(spec, feature, kind)
+def text_of(spec: kernel_source.KernelSpec, kind: int = blocks.NONE, feature: int = 0) -> tuple[str, tuple[float, ...]]:
+    return kernel_source.source(spec, feature, kind)
 
 
 @pytest.mark.parametrize("make", [Mode, DeepLinearChain])
@@ -31,15 +32,37 @@ def test_langevin_kernels_hold_no_parameters(make: type[Mode] | type[DeepLinearC
 
 @pytest.mark.parametrize("kind", [blocks.CONSTANT, blocks.ONLINE, blocks.EPOCHS])
 def test_sgd_kernels_hold_no_parameters(kind: int) -> None:
-    sources = [text_of(kernels.chain_spec(DeepLinearChain(3, *values)), kind) for values in VALUES]
+    sources = [text_of(kernels.scalar_spec(DeepLinearChain(3, *values)), kind) for values in VALUES]
     assert len({text for text, _ in sources}) == 1
     assert len({constants for _, constants in sources}) == len(VALUES)
 
 
+@pytest.mark.parametrize("widths", [(1, 2, 2, 1), (2, 2, 3)])
+def test_network_kernels_hold_no_parameters(widths: tuple[int, ...]) -> None:
+    networks = [DeepLinearNetwork(widths, [s], weight_decay=d, input_variance=q) for s, d, q in VALUES]
+    sources = [text_of(kernels.network_spec(network)) for network in networks]
+    assert len({text for text, _ in sources}) == 1
+    assert len({constants for _, constants in sources}) == len(VALUES)
+    mixed = DeepLinearNetwork((2, 2, 2), [[1.0, 0.5], [-0.5, 1.0]], weight_decay=0.2)
+    other = DeepLinearNetwork((2, 2, 2), [1.0, 0.5], weight_decay=0.2)
+    assert text_of(kernels.network_spec(mixed))[0] != text_of(kernels.network_spec(other))[0]
+
+
+def test_scores_of_another_shape_are_other_kernels_and_of_other_numbers_are_not() -> None:
+    spec = kernels.scalar_spec(DeepLinearChain(3, *VALUES[0]))
+    a, b, c = spec.landscape.coordinates
+    texts = [
+        kernel_source.source(spec, 0, blocks.CONSTANT, score)[0]
+        for score in (a * 1.7 + b, a * 0.9 + b, a * 0.9 + c, None)
+    ]
+    assert texts[0] == texts[1]
+    assert len(set(texts)) == 3
+
+
 def test_other_depths_features_and_data_are_other_kernels() -> None:
     """Negative control of the comparison of texts."""
-    spec = kernels.chain_spec(DeepLinearChain(3, *VALUES[0]))
-    deeper = kernels.chain_spec(DeepLinearChain(4, *VALUES[0]))
+    spec = kernels.scalar_spec(DeepLinearChain(3, *VALUES[0]))
+    deeper = kernels.scalar_spec(DeepLinearChain(4, *VALUES[0]))
     texts = {text_of(spec, blocks.ONLINE)[0], text_of(deeper, blocks.ONLINE)[0], text_of(spec, blocks.EPOCHS)[0]}
     assert len(texts) == 3
     x = sympy.Symbol("x", real=True)
@@ -54,7 +77,7 @@ def test_parameters_that_coincide_are_told_apart_in_the_paths(values: tuple[floa
     names = {f"k{j}": value for j, value in enumerate(constants)}
     body = text.split("def _descend")[1].split("@njit")[0]
     lines = [
-        line.strip() for line in body.splitlines() if " = " in line and "row" not in line and "k" != line.strip()[0]
+        line.strip() for line in body.splitlines() if line.strip()[:2] in {"c0", "c1", "c2", "c3", "g0", "g1", "g2"}
     ]
     x = np.array([0.4, -0.7, 1.1])
     scope: dict[str, float] = names | {f"x{j}": float(v) for j, v in enumerate(x)}
@@ -81,17 +104,17 @@ def test_irrational_constants_and_functions_compile() -> None:
 def test_kernels_are_kept_on_disk_by_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KRAMERS_GROK_CACHE", str(tmp_path))
     text = 'def advance():\n    """A stand-in."""\n    return 7\n'
-    assert kernels._compile.__wrapped__(text)() == 7
+    assert kernel_source.compiled.__wrapped__(text)() == 7
     (path,) = (tmp_path / "kramers_grok" / "kernels").glob("kernel_*.py")
     assert path.read_text() == text
     written = path.stat().st_mtime_ns
-    kernels._compile.__wrapped__(text)
+    kernel_source.compiled.__wrapped__(text)
     assert path.stat().st_mtime_ns == written
-    assert kernels._compile.__wrapped__(text.replace("7", "8"))() == 8
+    assert kernel_source.compiled.__wrapped__(text.replace("7", "8"))() == 8
 
 
 def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a directory")
     monkeypatch.setenv("KRAMERS_GROK_CACHE", str(blocked))
-    assert kernels._compile.__wrapped__("def advance():\n    return 9\n")() == 9
+    assert kernel_source.compiled.__wrapped__("def advance():\n    return 9\n")() == 9

@@ -9,6 +9,7 @@ import torch
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.noise import per_sample
 from kramers_grok.core.region import Region
+from kramers_grok.dynamics import blocks
 from kramers_grok.dynamics.langevin import Fused, Langevin, TorchSDE
 from kramers_grok.dynamics.process import Process, State, Watch, clone, resolve_device, select, starting_points
 from kramers_grok.dynamics.sampling import Sampler, ShuffledEpochs, WithoutReplacement, WithReplacement
@@ -21,6 +22,7 @@ PARAMETERS = {"singular_value": 1.3, "weight_decay": 0.25, "input_variance": 0.8
 MODE, CHAIN = Mode(3, **PARAMETERS), DeepLinearChain(3, **PARAMETERS)
 # Wide enough for torch to leave its loops for small matrices
 NETWORK = DeepLinearNetwork((8, 16, 12, 8), [1.5, 0.9, 0.4], weight_decay=0.2)
+SCALAR = DeepLinearNetwork((1, 2, 2, 1), [1.3], weight_decay=0.25, input_variance=0.8)  # compiled
 NOISE = per_sample(variance=0.8)
 
 
@@ -58,6 +60,7 @@ PROCESSES: dict[str, Callable[[], Process]] = {
     "chain, torch": lambda: langevin(CHAIN, Fused(compiled=False)),
     "chain, torchsde": lambda: langevin(CHAIN, TorchSDE("srk")),
     "network": lambda: langevin(NETWORK),
+    "network, compiled": lambda: langevin(SCALAR),
     "network, torchsde": lambda: langevin(NETWORK, TorchSDE("euler")),
     "SGD, online": sgd,
     "SGD, online, torch": lambda: sgd(compiled=False),
@@ -65,6 +68,8 @@ PROCESSES: dict[str, Callable[[], Process]] = {
     "SGD, without replacement": lambda: sgd(WithoutReplacement()),
     "SGD, epochs": lambda: sgd(ShuffledEpochs()),
     "SGD, epochs, torch": lambda: sgd(ShuffledEpochs(), compiled=False),
+    "SGD, mode": lambda: SGD(MODE, teacher(label_noise=0.6), lr=0.15, batch_size=4, noise=NOISE),
+    "SGD, network, compiled": lambda: SGD(SCALAR, teacher(label_noise=0.6), lr=0.15, batch_size=4, noise=NOISE),
     "SGD, network, online": network_sgd,
     "SGD, network, epochs": lambda: network_sgd(ShuffledEpochs()),
 }
@@ -74,7 +79,7 @@ STEPS, SEED = 60, 11
 
 def count(process: Process) -> int:
     """More replicas than a compiled block holds, fewer where torch takes longer."""
-    return 300 if getattr(process, "_kernel", None) is not None else 47
+    return blocks.BLOCK + 44 if getattr(process, "_kernel", None) is not None else 47
 
 
 def begin(process: Process, n: int | None = None, seed: int = SEED) -> State:
@@ -84,10 +89,12 @@ def begin(process: Process, n: int | None = None, seed: int = SEED) -> State:
     return process.start(n, seed=seed, point=np.array([0.7]) if size == 1 else start)
 
 
-def watch_for(process: Process, bridge: bool = False) -> Watch:
-    """A threshold that part of the replicas pass on the way."""
+def watch_for(process: Process, bridge: bool = False, *, floor: bool = False) -> Watch:
+    """A threshold that part of the replicas pass on the way, and a floor that others come back to."""
     _, record = process.advance(begin(process), STEPS, Watch(Region(1e9)))
-    return Watch(Region(float(record.best.quantile(0.6))), bridge=bridge)
+    _, below = process.advance(begin(process), STEPS, Watch(Region(-1e9, above=False)))
+    level = float(-below.best.quantile(0.6)) if floor else None
+    return Watch(Region(float(record.best.quantile(0.6))), bridge=bridge, floor=level)
 
 
 @each_process
@@ -103,23 +110,26 @@ def test_chunks_make_no_difference(make: Callable[[], Process]) -> None:
 
 
 @each_process
-@pytest.mark.parametrize("bridge", [False, True])
-def test_it_makes_no_difference_who_left_first(make: Callable[[], Process], bridge: bool) -> None:
+@pytest.mark.parametrize("kind", ["steps", "bridge", "floor"])
+def test_it_makes_no_difference_who_left_first(make: Callable[[], Process], kind: str) -> None:
     """Survivors are selected between chunks, as first passage does."""
     process = make()
-    watch, n = watch_for(process, bridge), count(process)
+    watch, n = watch_for(process, kind == "bridge", floor=kind == "floor"), count(process)
     whole, record = process.advance(begin(process), STEPS, watch)
     assert 0 < int((record.hit_step >= 0).sum()) < n
+    assert bool((record.fell_step >= 0).any()) == (kind == "floor")
+    assert not ((record.fell_step >= 0) & (record.hit_step >= 0)).any()
     state, numbers = begin(process), torch.arange(n)
-    theta, hit = torch.empty_like(whole.theta), torch.full((n,), -1)
+    theta, hit, fell = torch.empty_like(whole.theta), torch.full((n,), -1), torch.full((n,), -1)
     best = torch.full((n,), -torch.inf, dtype=torch.float64)
     for length in [1, 2, 3, 5, 7, 11, 31]:
         state, part = process.advance(state, length, watch)
-        theta[numbers], hit[numbers] = state.theta, part.hit_step
+        theta[numbers], hit[numbers], fell[numbers] = state.theta, part.hit_step, part.fell_step
         best[numbers] = torch.maximum(best[numbers], part.best)
-        stay = part.hit_step < 0
+        stay = (part.hit_step < 0) & (part.fell_step < 0)
         state, numbers = select(state, stay), numbers[stay]
     assert torch.equal(hit, record.hit_step)
+    assert torch.equal(fell, record.fell_step)
     assert torch.equal(theta, whole.theta)
     assert torch.equal(best, record.best)
 
@@ -139,6 +149,56 @@ def test_the_batch_makes_no_difference(make: Callable[[], Process]) -> None:
         assert torch.equal(process.order_parameters(moved.theta), m[part])
 
 
+@each_process
+def test_no_replicas_are_no_obstacle(make: Callable[[], Process]) -> None:
+    process = make()
+    nobody = select(begin(process, 3), torch.zeros(3, dtype=torch.bool))
+    state, record = process.advance(nobody, 4, Watch(Region(0.5), floor=-0.5))
+    assert state.step == 4
+    assert state.theta.shape == nobody.theta.shape
+    assert record.hit_step.shape == record.fell_step.shape == record.best.shape == (0,)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_those_who_left_remember_the_epoch_in_which_they_did(compiled: bool) -> None:
+    """A clone goes on from there, even if an epoch began while they stood still."""
+    process = sgd(ShuffledEpochs(), compiled=compiled)
+    assert process.period == 2
+    watch, state = watch_for(process, floor=True), begin(process)
+    _, record = process.advance(state, STEPS, watch)
+    whole, _ = process.advance(state, STEPS, watch)
+    left = torch.maximum(record.hit_step, record.fell_step)
+    assert len(set(left.tolist())) > 10
+    for step in range(1, STEPS + 1):
+        state, _ = process.advance(state, 1)
+        then = left == step if step < STEPS else (left == step) | (left < 0)
+        assert torch.equal(whole.buffers["order"][then], state.buffers["order"][then])
+
+
+def test_what_repeats() -> None:
+    assert [make().period for name, make in PROCESSES.items() if "epochs" not in name] == [1] * (len(PROCESSES) - 3)
+    assert network_sgd(ShuffledEpochs()).period == 6  # 32 samples in batches of 5
+
+
+@pytest.mark.parametrize("floor", [None, 0.1])
+def test_a_blow_up_disturbs_nobody(floor: float | None) -> None:
+    """Lanes that leave the finite numbers do what torch says, and those beside them what they do alone."""
+    start = np.full((300, 3), 0.7)
+    start[::3] = 1e60
+    watch = Watch(Region(0.9), floor=floor)
+    ends = []
+    for integrator in (Fused(), Fused(compiled=False)):
+        process = langevin(CHAIN, integrator)
+        state, record = process.advance(process.start(300, seed=SEED, point=start), STEPS, watch)
+        ends.append((state.theta, record.best, record.hit_step, record.fell_step))
+    for compiled, looped in zip(*ends, strict=True):
+        torch.testing.assert_close(compiled, looped, equal_nan=True)
+    assert bool(torch.isfinite(ends[0][0][::3]).any()) == (floor is not None)  # with a floor, m = −∞ is a return
+    calm = torch.arange(300) % 3 > 0
+    alone, _ = process.advance(select(process.start(300, seed=SEED, point=start), calm), STEPS, watch)
+    assert torch.equal(alone.theta, ends[1][0][calm])
+
+
 @pytest.mark.parametrize("sampler", [None, ShuffledEpochs()], ids=repr)
 def test_threads_make_no_difference_to_sgd(sampler: Sampler | None) -> None:
     watch = watch_for(sgd(sampler))
@@ -151,7 +211,7 @@ def test_threads_make_no_difference_to_langevin() -> None:
 
 def check_threads(make: Callable[[int], Process], watch: Watch) -> None:
     alone, record = make(1).advance(begin(make(1)), STEPS, watch)
-    for threads, n in ((2, 300), (3, 300), (7, 5)):
+    for threads, n in ((2, 300), (3, blocks.BLOCK + 44), (7, 5)):
         process = make(threads)
         state, seen = process.advance(begin(process, n), STEPS, watch)
         assert torch.equal(state.theta, alone.theta[:n])
