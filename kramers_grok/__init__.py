@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from kramers_grok import plots as plots
     from kramers_grok.analysis.arrhenius import arrhenius_fit as arrhenius_fit
     from kramers_grok.analysis.arrhenius import compare_laws as compare_laws
+    from kramers_grok.analysis.budget import error_budget as error_budget
     from kramers_grok.analysis.compare import compare as compare
+    from kramers_grok.analysis.extrapolation import extrapolated_ratio as extrapolated_ratio
+    from kramers_grok.analysis.prefactors import prefactor_power as prefactor_power
+    from kramers_grok.analysis.prefactors import straight_line_misreading as straight_line_misreading
     from kramers_grok.analysis.survival import escape_rate as escape_rate
     from kramers_grok.analysis.survival import mean_exit_time as mean_exit_time
     from kramers_grok.analysis.survival import survival_curve as survival_curve
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
     from kramers_grok.dynamics.sampling import WithReplacement as WithReplacement
     from kramers_grok.dynamics.sgd import SGD as SGD
     from kramers_grok.escape.first_passage import first_passage as first_passage
+    from kramers_grok.escape.residual_feature import ResidualFeature as ResidualFeature
+    from kramers_grok.escape.scores import LayerAmplitudes as LayerAmplitudes
+    from kramers_grok.escape.splitting import splitting as splitting
     from kramers_grok.models.data import autoencoding as autoencoding
     from kramers_grok.models.data import digits as digits
     from kramers_grok.models.data import finite as finite
@@ -38,16 +45,28 @@ if TYPE_CHECKING:
     from kramers_grok.models.deep_linear import DeepLinearNetwork as DeepLinearNetwork
     from kramers_grok.theory.deep_linear import DeepLinearChain as DeepLinearChain
     from kramers_grok.theory.deep_linear import Mode as Mode
+    from kramers_grok.theory.discrete_chain import discrete_exit_time as discrete_exit_time
+    from kramers_grok.theory.discrete_chain import sgd_exit_time as sgd_exit_time
     from kramers_grok.theory.exit_times import exit_time as exit_time
     from kramers_grok.theory.exit_times import lr_over_batch_for as lr_over_batch_for
     from kramers_grok.theory.exit_times import temperature_for as temperature_for
+    from kramers_grok.theory.minibatch import MinibatchNoise as MinibatchNoise
+    from kramers_grok.theory.minibatch import minibatch_log_factor as minibatch_log_factor
     from kramers_grok.theory.phases import FeatureSpectrum as FeatureSpectrum
+    from kramers_grok.theory.radial import RadialFreeEnergy as RadialFreeEnergy
+    from kramers_grok.theory.radial import critical_width as critical_width
+    from kramers_grok.theory.radial import entropic_spinodal as entropic_spinodal
+    from kramers_grok.theory.radial import radial_rate as radial_rate
     from kramers_grok.theory.rates import eyring_kramers_rate as eyring_kramers_rate
     from kramers_grok.theory.rates import kramers_rate as kramers_rate
+    from kramers_grok.theory.saddles import MatrixNetwork as MatrixNetwork
 
 _ROOMS = {
     "analysis.arrhenius": ("arrhenius_fit", "compare_laws"),
+    "analysis.budget": ("error_budget",),
     "analysis.compare": ("compare",),
+    "analysis.extrapolation": ("extrapolated_ratio",),
+    "analysis.prefactors": ("prefactor_power", "straight_line_misreading"),
     "analysis.survival": ("escape_rate", "mean_exit_time", "survival_curve"),
     "core.barrier": ("Barrier",),
     "core.landscape": ("Landscape",),
@@ -57,12 +76,19 @@ _ROOMS = {
     "dynamics.sampling": ("FullBatch", "ShuffledEpochs", "WithReplacement", "WithoutReplacement"),
     "dynamics.sgd": ("SGD",),
     "escape.first_passage": ("first_passage",),
+    "escape.residual_feature": ("ResidualFeature",),
+    "escape.scores": ("LayerAmplitudes",),
+    "escape.splitting": ("splitting",),
     "models.data": ("autoencoding", "digits", "finite", "population", "teacher"),
     "models.deep_linear": ("DeepLinearNetwork",),
     "theory.deep_linear": ("DeepLinearChain", "Mode"),
+    "theory.discrete_chain": ("discrete_exit_time", "sgd_exit_time"),
     "theory.exit_times": ("exit_time", "lr_over_batch_for", "temperature_for"),
+    "theory.minibatch": ("MinibatchNoise", "minibatch_log_factor"),
     "theory.phases": ("FeatureSpectrum",),
+    "theory.radial": ("RadialFreeEnergy", "critical_width", "entropic_spinodal", "radial_rate"),
     "theory.rates": ("eyring_kramers_rate", "kramers_rate"),
+    "theory.saddles": ("MatrixNetwork",),
 }
 _HOME = {name: module for module, names in _ROOMS.items() for name in names}
 

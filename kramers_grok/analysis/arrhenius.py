@@ -18,6 +18,7 @@ __all__ = [
     "PowerLawFit",
     "SlopeDifference",
     "arrhenius_fit",
+    "clean_points",
     "compare_laws",
     "power_law_fit",
     "slope_difference",
@@ -153,10 +154,10 @@ class SlopeDifference:
     p_value: float
 
 
-def _points(
+def clean_points(
     temperatures: ArrayLike, mean: ArrayLike, standard_error: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Clean the points of a fit; two different temperatures at least."""
+    """Check the points of a fit; two different temperatures at least."""
     censored = "a temperature where nothing escaped has no mean"
     T = checks.finite_array("temperatures", temperatures, ndim=1)
     tau = checks.finite_array("mean", mean, ndim=1, why=censored, fix="Leave it out: `fit(T[ok], mean[ok], se[ok])`.")
@@ -216,8 +217,9 @@ def arrhenius_fit(
     mean, standard_error : array, shape (point,)    [time]
         Mean exit times and their standard errors; the weights are (τ/s)².
     prefactor_power : float
-        Fixed p: 0 for isolated saddles, n₀/2 where the saddle has n₀ more zero modes than the minimum
-        (without it the slope would be too small by about n₀T/2).
+        Fixed p: 0 for isolated saddles, n₀/2 where the saddle has n₀ more zero modes than the minimum, as in
+        matrix networks (without it the slope would be too small by about n₀T/2).
+        `kramers_grok.analysis.prefactors.prefactor_power` takes it from a barrier.
 
     Returns
     -------
@@ -235,7 +237,7 @@ def arrhenius_fit(
     >>> round(fit.barrier, 10), round(np.exp(fit.log_prefactor), 10), round(fit.r_squared, 10)
     (0.5, np.float64(3.0), 1.0)
     """
-    T, tau, error = _points(temperatures, mean, standard_error)
+    T, tau, error = clean_points(temperatures, mean, standard_error)
     power = checks.finite("prefactor_power", prefactor_power)
     line = _weighted_line(1.0 / T, np.log(tau) - power * np.log(T), error / tau)
     return ArrheniusFit(T, tau, error / tau, *line, prefactor_power=power)
@@ -243,7 +245,7 @@ def arrhenius_fit(
 
 def power_law_fit(temperatures: ArrayLike, mean: ArrayLike, standard_error: ArrayLike) -> PowerLawFit:
     """Fit ln τ = a − b ln T by weighted least squares; arguments and errors as in `arrhenius_fit`."""
-    T, tau, error = _points(temperatures, mean, standard_error)
+    T, tau, error = clean_points(temperatures, mean, standard_error)
     return PowerLawFit(T, tau, error / tau, *_weighted_line(np.log(T), np.log(tau), error / tau))
 
 

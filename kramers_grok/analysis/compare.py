@@ -11,91 +11,21 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from kramers_grok.analysis.budget import BUDGET_COLUMNS, error_budget
 from kramers_grok.analysis.hypotheses import exponentiality_test, ks_test, logrank_test
-from kramers_grok.analysis.survival import Estimate, PredictedExit, SurvivalFunction, mean_exit_time
-from kramers_grok.core import checks
+from kramers_grok.analysis.ladder import System
+from kramers_grok.analysis.predicted import predicted_dataset, predicted_survival
+from kramers_grok.analysis.survival import Estimate, PredictedExit, SurvivalFunction, estimate
 from kramers_grok.core.exceptions import InvalidParameterError, TooFewEscapesError
-from kramers_grok.core.schema import VARIABLES, describe, package_version, validate_exit_dataset
+from kramers_grok.core.region import Region
+from kramers_grok.core.schema import VARIABLES, describe, package_version, validate_run
+from kramers_grok.theory.minibatch import MinibatchNoise
 
-__all__ = ["compare", "exit_time_table", "predicted_dataset", "predicted_survival", "summary"]
+__all__ = ["compare", "exit_time_table", "summary"]
 
 _NUMBERS = ("mean_exit_time", "lower", "upper", "standard_error", "n_escaped", "n_replicas")
+_BUDGET = ("asymptotic_time", "predicted_time", "numerical_error", "total_error", *BUDGET_COLUMNS)
 _TESTS = ("difference_se", "ks_p_value", "logrank_p_value", "exponentiality_p_value")
-
-
-def predicted_dataset(theory: PredictedExit, times: ArrayLike | None = None, *, until: float = 0.0) -> xr.Dataset:
-    """Tabulate a predicted exit time: its mean and its survival curve.
-
-    Parameters
-    ----------
-    theory : PredictedExit
-        Has ``mean`` and ``survival(t)``; ``temperature``, ``relative_error``, ``method`` are kept if there.
-    times : array, shape (time,), optional    [time]
-        Where to tabulate; by default 0 and 400 times from mean/1000 to the later of 10 means and `until`.
-    until : float    [time]
-        Last time that the default table must reach, e.g. the longest horizon.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``mean_exit_time``, ``relative_error`` and ``survival(time)``.
-    """
-    mean = checks.positive("theory.mean", theory.mean)
-    if times is None:
-        last = max(10.0 * mean, until)
-        grid = np.concatenate([[0.0], np.geomspace(1e-3 * mean, last, 400)])
-        grid[-1] = last
-    else:
-        grid = checks.finite_array("times", times, ndim=1)
-    survival = np.clip(np.asarray(theory.survival(grid), dtype=np.float64), 0.0, 1.0)
-    error = getattr(theory, "relative_error", None)
-    ds = xr.Dataset(
-        {
-            "mean_exit_time": ((), mean, describe("mean_exit_time")),
-            "relative_error": ((), 0.0 if error is None else float(error), describe("relative_error")),
-            "survival": ("time", survival, describe("survival")),
-        },
-        coords={"time": ("time", grid, describe("time")), "engine": ((), "theory", describe("engine"))},
-        attrs={"kramers_grok_version": package_version(), "method": str(getattr(theory, "method", "unspecified"))},
-    )
-    temperature = getattr(theory, "temperature", None)
-    if temperature is not None:
-        ds = ds.assign_coords(temperature=((), float(temperature), describe("temperature")))
-    return ds
-
-
-def predicted_survival(ds: xr.Dataset) -> SurvivalFunction:
-    """Return S(t) from a tabulated curve, linear in (t, ln S); after its last time it falls exponentially.
-
-    Examples
-    --------
-    >>> t = np.linspace(0, 5, 11)
-    >>> ds = xr.Dataset({"survival": ("time", np.exp(-t))}, coords={"time": t})
-    >>> np.allclose(predicted_survival(ds)(np.array([0.1, 7.0])), np.exp([-0.1, -7.0]))
-    True
-    """
-    if "survival" not in ds.variables or "time" not in ds.variables:
-        raise InvalidParameterError(
-            f"the theory has no `survival(time)`, it holds {sorted(map(str, ds.variables))}.\n"
-            "Make it with `predicted_dataset(exit_time(...))`."
-        )
-    t = checks.finite_array("time", ds["time"].values, ndim=1)
-    survival = checks.finite_array("survival", ds["survival"].values, ndim=1)
-    # Beyond the last digits of S its logarithm is noise; there the slowest exponential takes over.
-    good = survival > 1e-10
-    t, log_survival = t[good], np.log(survival[good])
-    tail = 0.0
-    if t.size > 1:
-        half = int(np.searchsorted(-log_survival, 0.5 * -log_survival[-1]))
-        half = min(half, t.size - 2)
-        tail = float((log_survival[-1] - log_survival[half]) / (t[-1] - t[half]))
-
-    def curve(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        inside = np.interp(x, t, log_survival)
-        beyond = np.maximum(x - t[-1], 0.0) * min(tail, 0.0)
-        return np.asarray(np.exp(inside + beyond))
-
-    return curve
 
 
 def _plain_attrs(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -110,16 +40,6 @@ def _plain_attrs(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
     return plain
 
 
-def _estimate(ds: xr.Dataset, confidence: float, burn_in: float, min_escapes: int) -> Estimate:
-    """Mean exit time; with too few escapes the partial one, whose interval says so."""
-    try:
-        return mean_exit_time(ds, confidence, burn_in=burn_in, min_escapes=min_escapes)
-    except TooFewEscapesError as error:
-        if not isinstance(error.result, Estimate):
-            raise
-        return error.result
-
-
 def _row(name: str, e: Estimate) -> dict[str, float]:
     return {
         "mean_exit_time": e.value,
@@ -132,8 +52,10 @@ def _row(name: str, e: Estimate) -> dict[str, float]:
 
 
 def _test_row(ds: xr.Dataset, survival: SurvivalFunction | None, burn_in: float, min_escapes: int) -> dict[str, float]:
-    """P-values of one run; NaN where there is no prediction or too little to judge."""
+    """P-values of one run; NaN where there is no prediction, no exit times (splitting) or too little to judge."""
     row = dict.fromkeys(_TESTS, math.nan)
+    if "exit_time" not in ds.variables:
+        return row
     if survival is not None:
         row["ks_p_value"] = ks_test(ds, survival).p_value
         row["logrank_p_value"] = logrank_test(ds, survival).p_value
@@ -157,7 +79,9 @@ def _differences(mean: NDArray[np.float64], error: NDArray[np.float64]) -> NDArr
 def _table(rows: Mapping[str, Mapping[str, float]]) -> xr.Dataset:
     """Assemble rows to a labelled table along ``engine``, with the pairwise differences."""
     engines = list(rows)
-    columns = {name: np.array([rows[e][name] for e in engines], dtype=np.float64) for name in (*_NUMBERS, *_TESTS)}
+    present = {name for row in rows.values() for name in row}
+    names = [name for name in (*_NUMBERS, *_TESTS, *_BUDGET) if name in present]
+    columns = {name: np.array([rows[e].get(name, math.nan) for e in engines], dtype=np.float64) for name in names}
     z = _differences(columns["mean_exit_time"], columns["standard_error"])
     if "theory" in engines:
         columns["difference_se"] = z[:, engines.index("theory")].copy()
@@ -183,6 +107,10 @@ def compare(
     confidence: float = 0.95,
     burn_in: float = 0.0,
     min_escapes: int = 10,
+    system: System | None = None,
+    target: Region | None = None,
+    start: ArrayLike | None = None,
+    minibatch: Mapping[str, MinibatchNoise] | None = None,
     **runs: xr.Dataset,
 ) -> xr.DataTree:
     """Put a prediction and runs of any engines side by side.
@@ -200,20 +128,26 @@ def compare(
         Passed to `mean_exit_time` and `exponentiality_test`; the tests against theory use all times.
     min_escapes : int
         Below it an arm keeps its partial estimate and has no exponentiality test.
+    system, target, start
+        As in `error_budget`; with them the table says where each arm's difference to the asymptotic formula comes
+        from, in columns that sum to ``total_error``.
+    minibatch : mapping of MinibatchNoise, optional
+        Noise of an arm's data, by the arm's name.
     **runs : Dataset
-        Runs by name, e.g. ``langevin=..., sgd=...``, as made by `exit_dataset`.
+        Runs by name, e.g. ``langevin=..., sgd=...``, as made by `first_passage` or by `splitting`. An arm of
+        splitting has no exit times and so no tests.
 
     Returns
     -------
     xarray.DataTree
         A group for theory and each run as given, and ``table`` along ``engine``: mean exit time with
         interval, counts, difference to the theory in standard errors, p-values of count and KS, log-rank
-        and exponentiality, and all pairwise differences. Writes to netCDF as it is.
+        and exponentiality, all pairwise differences, and the budget. Writes to netCDF as it is.
 
     Raises
     ------
     InvalidParameterError
-        No run, a run called "table", or data that `validate_exit_dataset` refuses.
+        No run, a run called "table", data that `validate_run` refuses, or only one of `system` and `target`.
 
     Examples
     --------
@@ -233,7 +167,12 @@ def compare(
             f"compare() got the runs {sorted(runs)}, expected at least one and none called 'table'.\n"
             "Use `compare(theory=..., langevin=first_passage(...), sgd=first_passage(...))`."
         )
-    clean = {name: validate_exit_dataset(ds) for name, ds in runs.items()}
+    if (system is None) != (target is None):
+        raise InvalidParameterError(
+            f"compare() got the {'target' if system is None else 'system'} alone: a budget needs both.\n"
+            "Use `compare(system=chain, target=beyond(chain.barrier()), ...)`, or leave both out."
+        )
+    clean = {name: validate_run(ds) for name, ds in runs.items()}
     groups: dict[str, xr.Dataset] = {}
     rows: dict[str, dict[str, float]] = {}
     survival: SurvivalFunction | None = None
@@ -241,17 +180,28 @@ def compare(
         if isinstance(theory, xr.Dataset):
             groups["theory"] = theory
         else:
-            horizon = max(float(ds["horizon"]) for ds in clean.values())
+            horizon = max((float(ds["horizon"]) for ds in clean.values() if "horizon" in ds.coords), default=0.0)
             groups["theory"] = predicted_dataset(theory, until=horizon)
         if "survival" in groups["theory"].variables:
             survival = predicted_survival(groups["theory"])
         rows["theory"] = _theory_row(groups["theory"])
     for name, ds in clean.items():
         groups[name] = ds
-        rows[name] = _row(name, _estimate(ds, confidence, burn_in, min_escapes))
+        rows[name] = _row(name, estimate(ds, confidence, burn_in=burn_in, min_escapes=min_escapes))
         rows[name] |= _test_row(ds, survival, burn_in, min_escapes)
+    methods: dict[str, str] = {}
+    if system is not None and target is not None:
+        for name, ds in clean.items():
+            budget = error_budget(
+                system, ds, target=target, start=start, minibatch=(minibatch or {}).get(name),
+                confidence=confidence, burn_in=burn_in, min_escapes=min_escapes,
+            )  # fmt: skip
+            rows[name] |= {column: float(budget[column]) for column in _BUDGET}
+            methods[name] = str(budget.attrs["time_step_method"])
     table = _table(rows)
     table.attrs = {"confidence": confidence, "burn_in": burn_in, "shared": shared or "not stated"}
+    if methods:
+        table.attrs["time_step_method"] = json.dumps(methods, sort_keys=True, ensure_ascii=False)
     groups["table"] = table
     root = xr.Dataset(attrs={"kramers_grok_version": package_version(), "shared": shared or "not stated"})
     plain = {name: _portable(ds) for name, ds in groups.items()}
@@ -289,10 +239,10 @@ def exit_time_table(
     xarray.Dataset
         ``mean_exit_time``, ``lower``, ``upper``, ``standard_error``, ``n_escaped``, ``n_replicas``.
     """
-    clean = [validate_exit_dataset(ds) for ds in runs]
+    clean = [validate_run(ds) for ds in runs]
     if not clean:
         raise InvalidParameterError("`runs` is empty, expected at least one run.\nUse `exit_time_table([ds])`.")
-    rows = [_row("", _estimate(ds, confidence, burn_in, min_escapes)) for ds in clean]
+    rows = [_row("", estimate(ds, confidence, burn_in=burn_in, min_escapes=min_escapes)) for ds in clean]
     data: dict[str, Any] = {name: ("run", np.array([row[name] for row in rows]), describe(name)) for name in _NUMBERS}
     names = {str(n) for ds in clean for n, c in ds.coords.items() if c.ndim == 0}
     coords: dict[str, Any] = {}
@@ -322,7 +272,7 @@ def summary(tree: xr.DataTree) -> str:
     lines = [header]
     for engine in table["engine"].values:
         row = table.sel(engine=engine)
-        value = {name: float(row[name]) for name in (*_NUMBERS, *_TESTS)}
+        value = {name: float(row[name]) for name in (*_NUMBERS, *_TESTS) if name in row}
         n = int(value["n_replicas"])
         lines.append(
             [
@@ -330,10 +280,36 @@ def summary(tree: xr.DataTree) -> str:
                 f"{value['mean_exit_time']:.5g}",
                 f"[{value['lower']:.5g}, {value['upper']:.5g}]",
                 f"{int(value['n_escaped'])}/{n}" if n else "-",
-                *("-" if math.isnan(value[name]) else f"{value[name]:.3g}" for name in _TESTS),
+                *(_cell(value.get(name, math.nan)) for name in _TESTS),
             ]
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    text = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
     units, shared = VARIABLES["mean_exit_time"].units, tree.attrs.get("shared", "not stated")
-    return "\n".join([*text, f"times in [{units}]; shared between arms: {shared}"])
+    text = [_aligned(lines), f"times in [{units}]; shared between arms: {shared}"]
+    if "total_error" in table:
+        text += ["", _budget_text(table)]
+    return "\n".join(text)
+
+
+def _budget_text(table: xr.Dataset) -> str:
+    """Lines of the budget: the difference to the asymptotic time in percent of it, and its parts."""
+    names = ["total_error", *BUDGET_COLUMNS]
+    lines = [["engine", "asymptotic", *(name.removesuffix("_error").replace("_", " ") for name in names), "s.e."]]
+    for engine in table["engine"].values:
+        row = table.sel(engine=engine)
+        base = float(row["asymptotic_time"])
+        if math.isnan(base):
+            continue
+        shares = (100 * float(row[name]) / base for name in (*names, "standard_error"))
+        lines.append([str(engine), f"{base:.5g}", *("-" if math.isnan(x) else f"{x:+.3g}" for x in shares)])
+    lines[1:] = [[*line[:-1], line[-1].removeprefix("+")] for line in lines[1:]]
+    return f"{_aligned(lines)}\nmeasured minus asymptotic and its parts, in % of the asymptotic time"
+
+
+def _cell(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3g}"
+
+
+def _aligned(lines: list[list[str]]) -> str:
+    """Text of a table with columns of equal width."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)

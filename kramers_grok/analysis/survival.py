@@ -18,9 +18,17 @@ from numpy.typing import NDArray
 
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError, TooFewEscapesError
-from kramers_grok.core.schema import describe, validate_exit_dataset
+from kramers_grok.core.schema import describe, validate_exit_dataset, validate_run
 
-__all__ = ["Estimate", "PredictedExit", "SurvivalFunction", "escape_rate", "mean_exit_time", "survival_curve"]
+__all__ = [
+    "Estimate",
+    "PredictedExit",
+    "SurvivalFunction",
+    "escape_rate",
+    "estimate",
+    "mean_exit_time",
+    "survival_curve",
+]
 
 SurvivalFunction = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Predicted survival probability S(t): times of any shape to probabilities of that shape."""
@@ -229,6 +237,27 @@ def mean_exit_time(
             result=estimate,
         )
     return estimate
+
+
+def estimate(ds: xr.Dataset, confidence: float = 0.95, *, burn_in: float = 0.0, min_escapes: int = 10) -> Estimate:
+    """Mean exit time of any run: never an error for too few escapes, and splitting's own estimate for splitting.
+
+    Parameters are those of `mean_exit_time`. With too few escapes it is the partial estimate, whose interval says so.
+    For a splitting run it is the one in the data set, with Student's interval of the logarithm over its repeats; no
+    replica lives through a whole escape there, so `n_escaped` and `n` are 0.
+    """
+    ds = validate_run(ds)
+    if "exit_time" not in ds.variables:
+        confidence = checks.fraction("confidence", confidence)
+        method = "splitting, Student interval of the log over its repeats"
+        value, error = float(ds["mean_exit_time"]), float(ds["standard_error"])
+        return _log_student(value, error, 0, 0, method, confidence, ds.sizes["repeat"])
+    try:
+        return mean_exit_time(ds, confidence, burn_in=burn_in, min_escapes=min_escapes)
+    except TooFewEscapesError as too_few:
+        if not isinstance(too_few.result, Estimate):
+            raise
+        return too_few.result
 
 
 def _too_few(sample: Sample, late: Sample, burn_in: float, min_escapes: int) -> str:

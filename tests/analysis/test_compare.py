@@ -155,6 +155,41 @@ def test_exit_time_table_lines_up_runs():
     assert table.temperature.attrs["units"] == "loss"
 
 
+def splitting_run(mean=1.0, error=0.05):
+    values = {"mean_exit_time": mean, "standard_error": error}
+    half = 2.1314495 * error / mean  # Student, 15 degrees of freedom
+    values |= {"lower": mean * np.exp(-half), "upper": mean * np.exp(half)}
+    return xr.Dataset(values | {"probability": ("repeat", np.full(16, 0.1))}, coords={"temperature": 0.1, "dt": 0.01})
+
+
+def test_an_arm_of_splitting_has_an_estimate_and_no_tests(tmp_path):
+    arm = splitting_run(1.2)
+    tree = compare(theory=Exponential(1.0), langevin=run(1), splitting=arm)
+    row = tree["table"].to_dataset().sel(engine="splitting")
+    for name in ("mean_exit_time", "standard_error", "lower", "upper"):
+        assert float(row[name]) == pytest.approx(float(arm[name]), rel=1e-6)
+    for name in ("ks_p_value", "logrank_p_value", "exponentiality_p_value"):
+        assert np.isnan(row[name])
+    assert int(row.n_replicas) == int(row.n_escaped) == 0
+    assert float(row.difference_se) == pytest.approx(0.2 / 0.05, rel=1e-3)
+    assert summary(tree).splitlines()[3].split() == ["splitting", "1.2", "[1.098,", "1.3114]", "-", "4", "-", "-", "-"]
+    # Another level than the one it was made with.
+    wide = compare(splitting=arm, confidence=0.99)["table"].to_dataset()
+    assert float(wide.lower[0]) < float(arm.lower)
+    tree.to_netcdf(tmp_path / "tree.nc", engine="h5netcdf")
+    with xr.open_datatree(tmp_path / "tree.nc", engine="h5netcdf") as opened:
+        back = opened.load()
+    assert summary(back) == summary(tree)
+    xr.testing.assert_identical(back["splitting"].to_dataset(), tree["splitting"].to_dataset())
+
+
+def test_exit_time_table_takes_both_kinds_of_run():
+    table = exit_time_table([run(1), splitting_run(3.0)])
+    assert float(table.mean_exit_time[1]) == 3.0
+    assert table.n_replicas.values.tolist() == [2000, 0]
+    assert np.isnan(table.horizon.values[1])
+
+
 def test_bad_arguments():
     with pytest.raises(InvalidParameterError, match="expected at least one"):
         compare(theory=Exponential(1.0))

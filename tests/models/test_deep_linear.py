@@ -214,6 +214,32 @@ def test_dtypes_are_kept() -> None:
     torch.testing.assert_close(model.gradient(narrow).to(F64), model.gradient(narrow.to(F64)), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("widths", [(3, 4, 3, 3), (4, 3, 3, 4, 5), (3, 3, 3, 2)])
+def test_points_of_the_theory_lie_in_the_teachers_basis(widths: tuple[int, ...]) -> None:
+    """Stationary, with the theory's energy and order parameters, for a teacher in a random basis."""
+    model = network(widths, seed=2, weight_decay=0.05, q=0.9)
+    theory = model.theory
+    assert (theory.widths, theory.weight_decay, theory.input_variance) == (widths, 0.05, 0.9)
+    np.testing.assert_allclose(theory.singular_values, model.singular_values, rtol=1e-14)
+    barrier = theory.barrier(1)
+    for point in (theory.state(0), theory.state(1), theory.saddle(1)):
+        theta = model.embed(point)[None]
+        assert float(model.gradient(theta).abs().max()) < 1e-12
+        np.testing.assert_allclose(model.order_parameters(theta)[0], point.order_parameters, atol=1e-12)
+    both = model.embed(np.stack([barrier.minimum, barrier.saddle]))
+    assert both.shape == (2, model.n_parameters)
+    assert both.dtype == F64
+    energies = model.energy(both)
+    assert float(energies[1] - energies[0]) == pytest.approx(barrier.height, rel=1e-9)
+    torch.testing.assert_close(both[1], model.embed(theory.saddle(1)))
+    # a teacher that is diagonal already keeps its weights, but for signs of its singular vectors
+    plain = DeepLinearNetwork(widths, model.singular_values, weight_decay=0.05, input_variance=0.9)
+    torch.testing.assert_close(plain.embed(barrier.saddle), torch.from_numpy(barrier.saddle), rtol=1e-14, atol=0)
+    for wrong in (barrier.saddle[1:], np.zeros((1, 1, model.n_parameters))):
+        with pytest.raises(InvalidParameterError, match=r"`point` has shape .*\n.*network.theory.state"):
+            model.embed(wrong)
+
+
 @pytest.mark.parametrize(
     ("widths", "matrix", "keywords", "message"),
     [
