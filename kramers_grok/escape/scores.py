@@ -5,6 +5,11 @@ to replicas that look advanced and are not. The order parameter m of a matrix ne
 one path, and does not see how it is shared among them: at the same m, unequal layers grow faster and are further on
 their way. The scores here know that, at more work for each step. They decide the cost of splitting, never its result.
 
+Measured by evidence/splitting_cost.py, steps for 10 % relative to the order parameter's, each ± 25 %: the linearised
+committor 0.72 in the chain and 0.65 in the network with h = 2 (ΔF/T = 20), 1.06 with h = 4 (ΔF/T = 30); two steps of
+relaxation 0.98, 0.56 and 1.5. So m is no bad score for the first feature, and the time saved is small; relaxation,
+which no kernel compiles, takes 20 to 80 times longer.
+
 `OrderParameter`, the default, is defined with the processes; `ResidualFeature`, for escapes from states that have
 learned something, in a file of its own.
 """

@@ -181,7 +181,7 @@ class BridgedKernel:
 
 @dataclass(frozen=True)
 class FoldedKernel:
-    """A chain with mirror symmetry, seen as |x|: a step to −y counts as one to y; the border is at |y|."""
+    """A chain with mirror symmetry, seen by its modulus: a step to −y counts as one to y, and so does the border."""
 
     plain: StepKernel
 
@@ -206,7 +206,7 @@ class FoldedKernel:
         return self.plain.kinks(border)
 
     def density(self, x: Array, y: Array) -> Array:
-        """Density of |next point|."""
+        """Density of the modulus of the next point."""
         return self.plain.density(x, y) + self.plain.density(x, -y)
 
     def crossing(self, x: Array, y: Array) -> Array | None:
@@ -215,11 +215,11 @@ class FoldedKernel:
         return None if direct is None or mirrored is None else direct + mirrored
 
     def below(self, x: Array, y: float) -> Array:
-        """Probability of |next point| ≤ y."""
+        """Probability that the modulus of the next point is at most `y`."""
         return np.asarray(self.plain.below(x, y) - self.plain.below(x, -y))
 
     def above(self, x: Array, y: float) -> Array:
-        """Probability of |next point| ≥ y."""
+        """Probability that the modulus of the next point is at least `y`."""
         return self.plain.above(x, y) + self.plain.below(x, -y)
 
 
