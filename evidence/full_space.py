@@ -4,9 +4,9 @@ Run with ``make evidence NAME=full_space``. Every cell is one splitting run at o
 are kept, so the same command resumes, and the small ``evidence/full_space/table.nc`` is committed. ARGS="--precision
 0.5" asks for half the standard error (four times the work), ARGS="--only matrix-2" for some of the cases.
 
-Simulated mean time over the prediction 1/k of Eyring-Kramers with orbits, which holds the step's first order; what is
-left of the step is taken out by a straight line in step² through two steps. The ratio still differs from 1 by a power
-series in T/ΔF: a quadratic fit says where it goes. It has to go to 1. The two sides share the energy and nothing else.
+Simulated mean time over the prediction 1/k of Eyring-Kramers with orbits, which holds the step's first order. The ratio
+differs from 1 by a power series in T/ΔF and by the rest of the step: one fit of 1, T/ΔF, (T/ΔF)² and step² to two steps
+at five barriers says where it goes. It has to go to 1. The two sides share the energy and nothing else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import xarray as xr
 from rich.progress import Progress
 
 import kramers_grok as kg
-from kramers_grok.analysis import extrapolated_ratio
+from kramers_grok.analysis.least_squares import linear_fit
 from kramers_grok.core.schema import describe
 from kramers_grok.escape.residual_feature import ResidualFeature
 from kramers_grok.studies.cells import Cell, execute, one_thread
@@ -138,31 +138,30 @@ def gather(cells: list[Cell], runs: list[xr.Dataset]) -> xr.Dataset:
 
 
 def extrapolate(rows: xr.Dataset) -> xr.Dataset:
-    """Take the rest of the step out at each barrier, then fit in T/ΔF; one row for each case."""
-    fits, points = [], []
-    for name in dict.fromkeys(rows.case.values):
+    """Fit 1, T/ΔF, (T/ΔF)² and step² to both steps of a case at once; one row for each case."""
+    columns: dict[str, list[Any]] = {name: [] for name in ("fit", "x", "ratio", "error")}
+    names = list(dict.fromkeys(rows.case.values))
+    for name in names:
         mine = rows.isel(run=rows.case.values == name)
-        ratio = (mine.mean_exit_time / mine.predicted_mean).values
-        error = (mine.standard_error / mine.predicted_mean).values
-        step = mine.step.values
-        barriers = np.unique(mine.barrier_over_temperature)
-        value, spread = [], []
-        for barrier in barriers:
-            big, small = sorted(np.flatnonzero(mine.barrier_over_temperature.values == barrier), key=lambda i: -step[i])
-            weight = step[big] ** 2 / (step[big] ** 2 - step[small] ** 2)
-            value.append(weight * ratio[small] - (weight - 1) * ratio[big])
-            spread.append(np.hypot(weight * error[small], (weight - 1) * error[big]))
-        fits.append(extrapolated_ratio(1 / barriers, np.array(value), np.array(spread)))
-        points.append((str(name), barriers, value, spread))
+        x, square = 1 / mine.barrier_over_temperature.values, mine.step.values**2
+        ratio, error = ((mine[k] / mine.predicted_mean).values for k in ("mean_exit_time", "standard_error"))
+        fit = linear_fit(np.stack([np.ones_like(x), x, x**2, square], axis=1), ratio, error)
+        places = np.unique(x)
+        weights = np.where(x == places[:, None], error**-2.0, 0.0)
+        columns["fit"].append(fit)
+        columns["x"].append(places)
+        columns["ratio"].append(weights @ (ratio - fit.coefficients[3] * square) / weights.sum(axis=1))
+        columns["error"].append(weights.sum(axis=1) ** -0.5)
+    fits = columns["fit"]
     data = {
-        "intercept": ("case", [f.intercept for f in fits], {"long_name": "simulated over predicted at T/ΔF = 0"}),
-        "intercept_error": ("case", [f.standard_error for f in fits], {"long_name": "its standard error"}),
-        "fit_p_value": ("case", [f.p_value for f in fits], {"long_name": "p-value of the quadratic fit"}),
-        "x": (("case", "point"), [1 / p[1] for p in points], {"units": "1", "long_name": "T/ΔF"}),
-        "ratio": (("case", "point"), [p[2] for p in points], {"long_name": "simulated over predicted mean time"}),
-        "ratio_error": (("case", "point"), [p[3] for p in points], {"long_name": "standard error"}),
+        "intercept": ("case", [f.coefficients[0] for f in fits], {"long_name": "simulated over predicted at T/ΔF = 0"}),
+        "intercept_error": ("case", [f.standard_errors[0] for f in fits], {"long_name": "its standard error"}),
+        "fit_p_value": ("case", [f.p_value for f in fits], {"long_name": "p-value of the fit"}),
+        "x": (("case", "point"), columns["x"], {"units": "1", "long_name": "T/ΔF"}),
+        "ratio": (("case", "point"), columns["ratio"], {"long_name": "simulated over predicted, for step 0"}),
+        "ratio_error": (("case", "point"), columns["error"], {"long_name": "standard error"}),
     }
-    return xr.Dataset(data, coords={"case": [p[0] for p in points]})
+    return xr.Dataset(data, coords={"case": names})
 
 
 def main() -> None:
