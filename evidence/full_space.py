@@ -176,8 +176,11 @@ def main() -> None:
     cells = [cell for name in args.only for cell in cells_of(name, args.precision)]
     with Progress() as bar, ProcessPoolExecutor(args.workers, initializer=one_thread) as pool:
         task = bar.add_task("cells", total=len(cells))
-        runs = execute(store, cells, seed=0, executor=pool, finished=lambda _: bar.advance(task))
-    rows = gather(cells, runs)
+        execute(store, cells, seed=0, executor=pool, finished=lambda _: bar.advance(task))
+    # Whatever was asked for now, the table holds every case that is complete.
+    cases = [cells_of(name, args.precision) for name in CASES]
+    done = [c for cells in cases if all(store.has(c.name, c.config) for c in cells) for c in cells]
+    rows = gather(done, execute(store, done, seed=0))
     table = extrapolate(rows)
     write_netcdf(xr.DataTree.from_dict({"/runs": rows, "/cases": table}), f"{args.out}/table.nc")
     for name in table.case.values:
