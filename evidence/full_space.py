@@ -61,6 +61,7 @@ class Case:
 CASES = {
     "chain-3": Case((1, 1, 1, 1), relax=1.5),
     "chain-4": Case((1, 1, 1, 1, 1)),
+    "chain-4-sgd": Case((1, 1, 1, 1, 1), minibatches=True, relax=2.5),
     "matrix-2": Case((1, 2, 2, 1)),
     "matrix-2-sgd": Case((1, 2, 2, 1), minibatches=True, relax=2.0),
     "matrix-2-deep": Case((1, 2, 2, 2, 1)),
@@ -70,6 +71,7 @@ CASES = {
     "matrix-3": Case((1, 3, 3, 1), ratios=HIGH, relax=1.6),
     "matrix-2-3": Case((1, 2, 3, 1), ratios=HIGH, relax=2.2),
     "matrix-4": Case((1, 4, 4, 1), ratios=HIGH, relax=2.4),
+    "matrix-4-sgd": Case((1, 4, 4, 1), ratios=HIGH, minibatches=True, relax=4.0),
     "matrix-3-rank-1": Case((2, 3, 3, 2), (1.6, 1.0), rank=1, ratios=HIGH, relax=2.4),
     "matrix-2-3-rank-1": Case((2, 2, 3, 2), (1.6, 1.0), rank=1, ratios=HIGH, relax=2.4),
 }
