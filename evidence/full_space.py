@@ -25,14 +25,14 @@ from rich.progress import Progress
 import kramers_grok as kg
 from kramers_grok.analysis.least_squares import linear_fit
 from kramers_grok.core.schema import describe
-from kramers_grok.escape.residual_feature import ResidualFeature
 from kramers_grok.studies.cells import Cell, execute, one_thread
 from kramers_grok.studies.store import Store, write_netcdf
 from kramers_grok.theory.gradient_noise import GaussianResidualVariance
 
 LAMBDA = 0.25
 LABEL_NOISE = 0.1
-# Batch size over step and ΔF/T: the minibatches' own noise is then 2 % of the whole at the saddle at every barrier.
+# Batch size over step and ΔF/T: the minibatches' own noise at the saddle is then the same small share (2 % at D = 3) of
+# the temperature at every barrier.
 BATCH = 75
 LOW, HIGH = (10.0, 13.0, 18.0, 26.0, 40.0), (20.0, 26.0, 36.0, 52.0, 80.0)
 # Standard errors that give the intercept the least error for its cost: most of it stands at the highest barrier.
@@ -102,7 +102,7 @@ def run(config: Mapping[str, Any], *, seed: int) -> xr.Dataset:
         start=network.embed(barrier.minimum),
         n_replicas=config["n_replicas"],
         n_repeats=REPEATS,
-        score=ResidualFeature.of(network, case.rank) if case.rank else None,
+        score=kg.ResidualFeature.of(network, case.rank) if case.rank else None,
         seed=seed,
     )
     result["predicted_mean"] = ((), rate.mean_time * np.exp(-gain), {"units": "time", "long_name": "1/k"})

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from kramers_grok.dynamics.sampling import WithReplacement as WithReplacement
     from kramers_grok.dynamics.sgd import SGD as SGD
     from kramers_grok.escape.first_passage import first_passage as first_passage
-    from kramers_grok.escape.residual_feature import ResidualFeature as ResidualFeature
     from kramers_grok.escape.scores import LayerAmplitudes as LayerAmplitudes
+    from kramers_grok.escape.scores import ResidualFeature as ResidualFeature
     from kramers_grok.escape.splitting import splitting as splitting
     from kramers_grok.models.data import autoencoding as autoencoding
     from kramers_grok.models.data import digits as digits
@@ -76,8 +76,7 @@ _ROOMS = {
     "dynamics.sampling": ("FullBatch", "ShuffledEpochs", "WithReplacement", "WithoutReplacement"),
     "dynamics.sgd": ("SGD",),
     "escape.first_passage": ("first_passage",),
-    "escape.residual_feature": ("ResidualFeature",),
-    "escape.scores": ("LayerAmplitudes",),
+    "escape.scores": ("LayerAmplitudes", "ResidualFeature"),
     "escape.splitting": ("splitting",),
     "models.data": ("autoencoding", "digits", "finite", "population", "teacher"),
     "models.deep_linear": ("DeepLinearNetwork",),

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
+from kramers_grok.analysis.least_squares import LinearFit, linear_fit
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 
@@ -32,35 +33,54 @@ class _LineFit:
     temperatures: NDArray[np.float64]
     mean: NDArray[np.float64]
     log_standard_error: NDArray[np.float64]
-    intercept: float
-    slope: float
-    covariance: NDArray[np.float64]
+    fit: LinearFit
     r_squared: float
-    chi_square: float
-    log_likelihood: float
     prefactor_power: float = 0.0
+
+    @property
+    def intercept(self) -> float:
+        """Value at x = 0."""
+        return float(self.fit.coefficients[0])
+
+    @property
+    def slope(self) -> float:
+        """Change for each unit of x."""
+        return float(self.fit.coefficients[1])
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """Of intercept and slope, shape (2, 2)."""
+        return self.fit.covariance
+
+    @property
+    def chi_square(self) -> float:
+        """χ² of the line."""
+        return self.fit.chi_square
+
+    @property
+    def log_likelihood(self) -> float:
+        """Gaussian, of the logarithms."""
+        return self.fit.log_likelihood
 
     @property
     def degrees_of_freedom(self) -> int:
         """Points minus the two fitted numbers."""
-        return self.temperatures.size - 2
+        return self.fit.degrees_of_freedom
 
     @property
     def reduced_chi_square(self) -> float:
         """χ² over degrees of freedom; NaN for two points."""
-        return self.chi_square / self.degrees_of_freedom if self.degrees_of_freedom else math.nan
+        return self.fit.reduced_chi_square
 
     @property
     def p_value(self) -> float:
         """Probability of so bad a fit if the law were true; NaN for two points."""
-        if not self.degrees_of_freedom:
-            return math.nan
-        return float(scipy.stats.chi2.sf(self.chi_square, self.degrees_of_freedom))
+        return self.fit.p_value
 
     @property
     def slope_standard_error(self) -> float:
         """Standard error of the slope."""
-        return float(math.sqrt(self.covariance[1, 1]))
+        return float(self.fit.standard_errors[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,24 +206,11 @@ def clean_points(
 
 def _weighted_line(
     x: NDArray[np.float64], y: NDArray[np.float64], sigma: NDArray[np.float64]
-) -> tuple[float, float, NDArray[np.float64], float, float, float]:
-    """Return intercept, slope, covariance, plain R², χ², Gaussian log-likelihood."""
-    w = sigma**-2
-    # About the weighted centre, intercept and slope are independent: no cancellation at large 1/T.
-    centre = float(w @ x / w.sum())
-    dx = x - centre
-    spread = float(w @ dx**2)
-    slope = float(w @ (dx * y) / spread)
-    level = float(w @ y / w.sum())
-    intercept = level - slope * centre
-    variance = 1.0 / w.sum() + centre**2 / spread
-    covariance = np.array([[variance, -centre / spread], [-centre / spread, 1.0 / spread]])
-    residual = (y - intercept - slope * x) / sigma
-    chi_square = float(residual @ residual)
-    log_likelihood = -0.5 * chi_square - float(np.log(sigma).sum()) - 0.5 * x.size * math.log(2.0 * math.pi)
+) -> tuple[LinearFit, float]:
+    """Return the weighted line and its plain R²."""
+    fit = linear_fit(np.stack([np.ones_like(x), x], axis=1), y, sigma)
     constant = np.ptp(y) == 0.0
-    r_squared = math.nan if constant else float(np.corrcoef(x, y)[0, 1]) ** 2
-    return intercept, slope, covariance, r_squared, chi_square, log_likelihood
+    return fit, math.nan if constant else float(np.corrcoef(x, y)[0, 1]) ** 2
 
 
 def arrhenius_fit(

@@ -10,15 +10,13 @@ committor 0.72 in the chain and 0.65 in the network with h = 2 (ΔF/T = 20), 1.0
 relaxation 0.98, 0.56 and 1.5. So m is no bad score for the first feature, and the time saved is small; relaxation,
 which no kernel compiles, takes 20 to 80 times longer.
 
-`OrderParameter`, the default, is defined with the processes; `ResidualFeature`, for escapes from states that have
-learned something, in a file of its own.
+`OrderParameter`, the default, is defined with the processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise, product
 from typing import Any, cast
 
@@ -36,7 +34,7 @@ from kramers_grok.models.base import Model
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.theory.deep_linear import DeepLinearChain
 
-__all__ = ["LayerAmplitudes", "LinearCommittor", "OrderParameter", "Relaxed", "Score"]
+__all__ = ["LayerAmplitudes", "LinearCommittor", "OrderParameter", "Relaxed", "ResidualFeature", "Score"]
 
 TINY = 1e-300  # keeps 0/0 away where a layer is exactly 0; nothing else feels it
 
@@ -168,29 +166,15 @@ class LayerAmplitudes:
 
     def values(self, observed: Observed, theta: Tensor) -> Tensor:
         """Mean amplitude of the layers, shape (replica,)."""
-        layers = self._layers([theta.select(1, j) for j in range(theta.shape[1])])
+        layers = _layers(self.widths, [theta.select(1, j) for j in range(theta.shape[1])])
         amplitude: Tensor = self._mean_amplitude(layers, torch.sqrt)
         return amplitude
 
     def expression(self, landscape: Landscape) -> sympy.Expr | None:
         """Return the same in the weights, in the order of `network_landscape`."""
-        if len(landscape.coordinates) != self.n_parameters:
-            raise InvalidParameterError(
-                f"The landscape has {len(landscape.coordinates)} coordinates, expected the {self.n_parameters} weights "
-                f"of widths {self.widths}.\nUse the score of the network that moves."
-            )
-        expression: sympy.Expr = self._mean_amplitude(self._layers(list(landscape.coordinates)), sympy.sqrt)
+        _check_weights(self.widths, landscape)
+        expression: sympy.Expr = self._mean_amplitude(_layers(self.widths, landscape.coordinates), sympy.sqrt)
         return expression
-
-    @cached_property
-    def n_parameters(self) -> int:
-        """Number of weights."""
-        return sum(a * b for a, b in pairwise(self.widths))
-
-    def _layers(self, weights: Sequence[Any]) -> list[list[list[Any]]]:
-        """W_1 … W_D as nested lists of their entries (tensors or symbols)."""
-        entries = iter(weights)
-        return [[[next(entries) for _ in range(a)] for _ in range(b)] for a, b in pairwise(self.widths)]
 
     def _mean_amplitude(self, layers: list[list[list[Any]]], sqrt: Any) -> Any:
         """One arithmetic for tensors and for symbols: mean of the radii and of what joins them."""
@@ -206,6 +190,114 @@ class LayerAmplitudes:
         radii.append(_norm(backward, sqrt))
         joint = sum(b * f for b, f in zip(backward, forward, strict=True)) / radii[-1]
         return (sum(radii) + joint) / len(layers)
+
+
+@dataclass(frozen=True)
+class ResidualFeature:
+    r"""What the network holds of the next feature beyond the features that it has learned.
+
+    With :math:`M_{ij} = u_i^TWv_j` over the learned features S and the next one j, the Schur complement
+
+    .. math:: s = M_{jj} - M_{jS}\,M_{SS}^{-1}\,M_{Sj}
+
+    is 0 for every map of rank \|S\| whose learned block is not singular, and m_j where the features do not mix. The
+    order parameter m_j itself also grows when a learned channel *turns* towards feature j, which costs little where
+    their singular values are close and frees nobody: excursions that look advanced and are not.
+
+    Parameters
+    ----------
+    widths : tuple of int
+        (d, h_1, …, h_{D−1}, o).
+    left, right : tuple of tuple of float
+        Unit vectors u and v of the learned features, and of the next one last.
+
+    Raises
+    ------
+    InvalidParameterError
+        If directions do not fit the widths or each other.
+
+    Examples
+    --------
+    A rank-1 map turned by a small angle has m_2 > 0, but holds nothing of a second feature:
+
+    >>> network = DeepLinearNetwork((2, 2, 2), [2.0, 1.0], weight_decay=0.1)
+    >>> w = torch.tensor([0.9, 0.1])
+    >>> theta = torch.cat([w, torch.zeros(2), w, torch.zeros(2)]).reshape(2, 2, 2)
+    >>> theta[1] = theta[1].T.clone()
+    >>> theta = theta.reshape(1, 8)
+    >>> score = ResidualFeature.of(network, rank=1)
+    >>> f"{network.order_parameters(theta)[0, 1]:.2f} {score.values(network, theta).item():.2f}"
+    '0.01 0.00'
+    """
+
+    widths: tuple[int, ...]
+    left: tuple[tuple[float, ...], ...]
+    right: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.left) != len(self.right) or not self.left:
+            raise InvalidParameterError(
+                f"`left` and `right` hold {len(self.left)} and {len(self.right)} vectors, expected one pair for each "
+                "learned feature and one for the next.\nUse `ResidualFeature.of(network, rank)`."
+            )
+        fits = all(len(v) == self.widths[0] for v in self.right) and all(len(u) == self.widths[-1] for u in self.left)
+        if not fits:
+            raise InvalidParameterError(
+                f"Directions do not fit {self.widths[0]} inputs and {self.widths[-1]} outputs.\n"
+                "Use `ResidualFeature.of(network, rank)`."
+            )
+
+    @classmethod
+    def of(cls, network: DeepLinearNetwork, rank: int) -> ResidualFeature:
+        """Return the score of an escape from the `rank` strongest features to one more."""
+        known = len(network.singular_values)
+        if not 0 <= rank < known:
+            raise checks.invalid("rank", rank, f"0 to {known - 1}", f"the teacher has {known} features")
+        u, _, vt = np.linalg.svd(network.teacher_matrix)
+        kept = slice(rank + 1)
+        left, right = (tuple(tuple(map(float, row)) for row in m[kept]) for m in (u.T, vt))
+        return cls(network.widths, left, right)
+
+    def values(self, observed: Observed, theta: Tensor) -> Tensor:
+        """Schur complement s, shape (replica,)."""
+        residual: Tensor = self._residual([theta.select(1, j) for j in range(theta.shape[1])])
+        return residual
+
+    def expression(self, landscape: Landscape) -> sympy.Expr | None:
+        """Return the same in the weights, in the order of `network_landscape`."""
+        _check_weights(self.widths, landscape)
+        return self._residual(list(landscape.coordinates))
+
+    def _residual(self, weights: Sequence[Any]) -> Any:
+        """One arithmetic for tensors and for symbols: the map between the features, then Gauss's elimination."""
+        columns: list[list[Any]] = []
+        for v in self.right:
+            vector: Sequence[Any] = v
+            for layer in _layers(self.widths, weights):
+                vector = _apply(layer, vector)
+            columns.append([_apply([vector], u)[0] for u in self.left])
+        size = len(columns)
+        for k in range(size - 1):
+            for j in range(k + 1, size):
+                factor = columns[j][k] / columns[k][k]
+                for i in range(k + 1, size):
+                    columns[j][i] = columns[j][i] - factor * columns[k][i]
+        return columns[-1][-1]
+
+
+def _check_weights(widths: tuple[int, ...], landscape: Landscape) -> None:
+    n_parameters = sum(a * b for a, b in pairwise(widths))
+    if len(landscape.coordinates) != n_parameters:
+        raise InvalidParameterError(
+            f"The landscape has {len(landscape.coordinates)} coordinates, expected the {n_parameters} weights "
+            f"of widths {widths}.\nUse the score of the network that moves."
+        )
+
+
+def _layers(widths: tuple[int, ...], weights: Sequence[Any]) -> list[list[list[Any]]]:
+    """W_1 … W_D as nested lists of their entries (tensors or symbols)."""
+    entries = iter(weights)
+    return [[[next(entries) for _ in range(a)] for _ in range(b)] for a, b in pairwise(widths)]
 
 
 def _apply(matrix: Sequence[Sequence[Any]], vector: Sequence[Any]) -> list[Any]:

@@ -12,7 +12,14 @@ from torch import Tensor
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.region import beyond
 from kramers_grok.dynamics.langevin import Langevin
-from kramers_grok.escape.scores import LayerAmplitudes, LinearCommittor, OrderParameter, Relaxed, Score
+from kramers_grok.escape.scores import (
+    LayerAmplitudes,
+    LinearCommittor,
+    OrderParameter,
+    Relaxed,
+    ResidualFeature,
+    Score,
+)
 from kramers_grok.escape.splitting import splitting
 from kramers_grok.models.base import SymbolicModel, torch_function
 from kramers_grok.models.deep_linear import DeepLinearNetwork
@@ -151,6 +158,42 @@ def test_every_score_gives_the_same_time(width: int) -> None:
         assert precision(ds)[1] < 2 * precision(reference)[1]
 
 
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_residual_feature_is_a_schur_complement(rank: int) -> None:
+    """Against numpy's solve in the features' own basis, and against its symbols; one output more than features."""
+    teacher = np.random.default_rng(4).normal(size=(4, 3))
+    network = DeepLinearNetwork((3, 3, 4), teacher, weight_decay=0.1)
+    score = ResidualFeature.of(network, rank)
+    theta = random_theta(network.n_parameters)
+    u, _, vt = np.linalg.svd(teacher)
+    m = np.einsum("oi,roe,je->rij", u[:, :3], network.product(theta).numpy(), vt)
+    learned, last = m[:, :rank, :rank], rank
+    expected = m[:, last, last].copy()
+    if rank:
+        inner = np.linalg.solve(learned, m[:, :rank, last, None])[..., 0]
+        expected -= np.einsum("ri,ri->r", m[:, last, :rank], inner)
+        assert np.abs(expected - m[:, last, last]).max() > 0.1  # the order parameter is something else
+    values = score.values(network, theta)
+    np.testing.assert_allclose(values.numpy(), expected, rtol=1e-9, atol=1e-9)
+    landscape = network_landscape(network.widths, teacher, network.weight_decay)
+    evaluate = torch_function(landscape.coordinates, (score.expression(landscape),))
+    torch.testing.assert_close(evaluate(*theta.unbind(-1))[:, 0], values, rtol=1e-9, atol=1e-9)
+
+
+def test_residual_feature_is_blind_to_a_learned_channel_that_turns() -> None:
+    network = DeepLinearNetwork((2, 2, 2, 2), [1.6, 1.0], weight_decay=0.25)
+    state = network.embed(network.theory.state(1))[None]
+    angle = torch.tensor(0.6, dtype=torch.float64)
+    turn = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
+    first, middle, last = network.layers(state)
+    turned = torch.cat([w.reshape(1, -1) for w in (first @ turn.T, middle, turn @ last)], dim=1)
+    score = ResidualFeature.of(network, 1)
+    assert float(network.order_parameters(turned)[0, 1]) > 0.3
+    assert abs(float(score.values(network, turned))) < 1e-14
+    learned = network.embed(network.theory.state(2))[None]
+    assert float(score.values(network, learned)) == pytest.approx(float(network.order_parameters(learned)[0, 1]))
+
+
 def test_what_does_not_fit() -> None:
     network = NETWORKS["wide"]
     with pytest.raises(InvalidParameterError, match="`feature` = 2, expected 0 to 1"):
@@ -165,3 +208,9 @@ def test_what_does_not_fit() -> None:
         LinearCommittor(((1.0, 0.0),), (1.0, 2.0))
     with pytest.raises(InvalidParameterError, match="`n_steps` = 0"):
         Relaxed(n_steps=0, step=0.1)
+    with pytest.raises(InvalidParameterError, match="`rank` = 2, expected 0 to 1"):
+        ResidualFeature.of(network, 2)
+    with pytest.raises(InvalidParameterError, match="hold 1 and 2 vectors"):
+        ResidualFeature((1, 2, 1), ((1.0,),), ((1.0,), (1.0,)))
+    with pytest.raises(InvalidParameterError, match="do not fit 1 inputs and 1 outputs"):
+        ResidualFeature((1, 2, 1), ((1.0, 0.0),), ((1.0,),))
