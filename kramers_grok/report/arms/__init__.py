@@ -1,0 +1,35 @@
+"""One module for each arm of the main job: its figure and its part of the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import xarray as xr
+
+from kramers_grok.report.arms import arrhenius, forgetting, grokking, minibatch, phases, real_feature
+
+__all__ = ["ARMS", "ArmReport"]
+
+
+class ArmReport(Protocol):
+    """What a module here must have."""
+
+    def figure(self, tree: xr.DataTree) -> Any:
+        """Return the arm's matplotlib figure."""
+        ...
+
+    def summary(self, tree: xr.DataTree) -> str:
+        """Return what was found, as Markdown; every number is read from the tree."""
+        ...
+
+
+# In the order of the summary.
+ARMS: Mapping[str, ArmReport] = {
+    "arrhenius": arrhenius,
+    "forgetting": forgetting,
+    "minibatch": minibatch,
+    "real_feature": real_feature,
+    "phases": phases,
+    "grokking": grokking,
+}
