@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kramers_grok.analysis.budget import error_budget as error_budget
     from kramers_grok.analysis.compare import compare as compare
     from kramers_grok.analysis.extrapolation import extrapolated_ratio as extrapolated_ratio
+    from kramers_grok.analysis.loop_width import hysteresis_width as hysteresis_width
     from kramers_grok.analysis.prefactors import prefactor_power as prefactor_power
     from kramers_grok.analysis.prefactors import straight_line_misreading as straight_line_misreading
     from kramers_grok.analysis.survival import escape_rate as escape_rate
@@ -25,24 +26,50 @@ if TYPE_CHECKING:
     from kramers_grok.core.noise import per_sample as per_sample
     from kramers_grok.core.region import Region as Region
     from kramers_grok.core.region import beyond as beyond
+    from kramers_grok.core.schedules import Cosine as Cosine
+    from kramers_grok.core.schedules import Geometric as Geometric
+    from kramers_grok.core.schedules import Linear as Linear
+    from kramers_grok.core.schedules import Piecewise as Piecewise
+    from kramers_grok.core.schedules import WarmRestarts as WarmRestarts
     from kramers_grok.dynamics.langevin import Fused as Fused
     from kramers_grok.dynamics.langevin import Langevin as Langevin
     from kramers_grok.dynamics.langevin import TorchSDE as TorchSDE
+    from kramers_grok.dynamics.noise_temperature import gradient_noise_temperature as gradient_noise_temperature
+    from kramers_grok.dynamics.observables import trace as trace
+    from kramers_grok.dynamics.optimizers import Adam as Adam
+    from kramers_grok.dynamics.optimizers import AdamW as AdamW
+    from kramers_grok.dynamics.optimizers import GradientDescent as GradientDescent
+    from kramers_grok.dynamics.optimizers import Momentum as Momentum
+    from kramers_grok.dynamics.sampling import ByMoments as ByMoments
+    from kramers_grok.dynamics.sampling import BySamples as BySamples
     from kramers_grok.dynamics.sampling import FullBatch as FullBatch
     from kramers_grok.dynamics.sampling import ShuffledEpochs as ShuffledEpochs
     from kramers_grok.dynamics.sampling import WithoutReplacement as WithoutReplacement
     from kramers_grok.dynamics.sampling import WithReplacement as WithReplacement
     from kramers_grok.dynamics.sgd import SGD as SGD
     from kramers_grok.escape.first_passage import first_passage as first_passage
+    from kramers_grok.escape.protocols import Settling as Settling
+    from kramers_grok.escape.protocols import control as control
+    from kramers_grok.escape.protocols import find_states as find_states
+    from kramers_grok.escape.protocols import hysteresis_area as hysteresis_area
+    from kramers_grok.escape.protocols import hysteresis_loop as hysteresis_loop
+    from kramers_grok.escape.protocols import ramp as ramp
+    from kramers_grok.escape.protocols import sweep as sweep
+    from kramers_grok.escape.protocols import trap_and_release as trap_and_release
     from kramers_grok.escape.scores import LayerAmplitudes as LayerAmplitudes
     from kramers_grok.escape.scores import ResidualFeature as ResidualFeature
     from kramers_grok.escape.splitting import splitting as splitting
     from kramers_grok.models.data import autoencoding as autoencoding
     from kramers_grok.models.data import digits as digits
     from kramers_grok.models.data import finite as finite
+    from kramers_grok.models.data import linear_teacher_data as linear_teacher_data
     from kramers_grok.models.data import population as population
+    from kramers_grok.models.data import subsample as subsample
     from kramers_grok.models.data import teacher as teacher
+    from kramers_grok.models.data import whitened as whitened
     from kramers_grok.models.deep_linear import DeepLinearNetwork as DeepLinearNetwork
+    from kramers_grok.models.diagonal import DiagonalNetwork as DiagonalNetwork
+    from kramers_grok.theory.control import design_schedule as design_schedule
     from kramers_grok.theory.deep_linear import DeepLinearChain as DeepLinearChain
     from kramers_grok.theory.deep_linear import Mode as Mode
     from kramers_grok.theory.discrete_chain import discrete_exit_time as discrete_exit_time
@@ -50,44 +77,96 @@ if TYPE_CHECKING:
     from kramers_grok.theory.exit_times import exit_time as exit_time
     from kramers_grok.theory.exit_times import lr_over_batch_for as lr_over_batch_for
     from kramers_grok.theory.exit_times import temperature_for as temperature_for
+    from kramers_grok.theory.hysteresis import predicted_loop as predicted_loop
     from kramers_grok.theory.minibatch import MinibatchNoise as MinibatchNoise
     from kramers_grok.theory.minibatch import minibatch_log_factor as minibatch_log_factor
     from kramers_grok.theory.phases import FeatureSpectrum as FeatureSpectrum
+    from kramers_grok.theory.plans import BatchSizeKnob as BatchSizeKnob
+    from kramers_grok.theory.plans import LearningRateKnob as LearningRateKnob
+    from kramers_grok.theory.plans import Plan as Plan
+    from kramers_grok.theory.plans import Setting as Setting
+    from kramers_grok.theory.plans import WeightDecayKnob as WeightDecayKnob
     from kramers_grok.theory.radial import RadialFreeEnergy as RadialFreeEnergy
     from kramers_grok.theory.radial import critical_width as critical_width
     from kramers_grok.theory.radial import entropic_spinodal as entropic_spinodal
     from kramers_grok.theory.radial import radial_rate as radial_rate
+    from kramers_grok.theory.radial_minibatch import radial_minibatch_log_factor as radial_minibatch_log_factor
+    from kramers_grok.theory.ramps import Ramp as Ramp
+    from kramers_grok.theory.ramps import adiabatic_ramp as adiabatic_ramp
+    from kramers_grok.theory.ramps import driven_ramp as driven_ramp
+    from kramers_grok.theory.ramps import ramp_loop as ramp_loop
     from kramers_grok.theory.rates import eyring_kramers_rate as eyring_kramers_rate
     from kramers_grok.theory.rates import kramers_rate as kramers_rate
     from kramers_grok.theory.saddles import MatrixNetwork as MatrixNetwork
+    from kramers_grok.theory.subsampling import Subsample as Subsample
+    from kramers_grok.theory.two_state import two_state_rates as two_state_rates
 
 _ROOMS = {
     "analysis.arrhenius": ("arrhenius_fit", "compare_laws"),
     "analysis.budget": ("error_budget",),
     "analysis.compare": ("compare",),
     "analysis.extrapolation": ("extrapolated_ratio",),
+    "analysis.loop_width": ("hysteresis_width",),
     "analysis.prefactors": ("prefactor_power", "straight_line_misreading"),
     "analysis.survival": ("escape_rate", "mean_exit_time", "survival_curve"),
     "core.barrier": ("Barrier",),
     "core.landscape": ("Landscape",),
     "core.noise": ("per_sample",),
     "core.region": ("Region", "beyond"),
+    "core.schedules": ("Cosine", "Geometric", "Linear", "Piecewise", "WarmRestarts"),
     "dynamics.langevin": ("Fused", "Langevin", "TorchSDE"),
-    "dynamics.sampling": ("FullBatch", "ShuffledEpochs", "WithReplacement", "WithoutReplacement"),
+    "dynamics.noise_temperature": ("gradient_noise_temperature",),
+    "dynamics.observables": ("trace",),
+    "dynamics.optimizers": ("Adam", "AdamW", "GradientDescent", "Momentum"),
+    "dynamics.sampling": (
+        "ByMoments",
+        "BySamples",
+        "FullBatch",
+        "ShuffledEpochs",
+        "WithReplacement",
+        "WithoutReplacement",
+    ),
     "dynamics.sgd": ("SGD",),
     "escape.first_passage": ("first_passage",),
+    "escape.protocols": (
+        "Settling",
+        "control",
+        "find_states",
+        "hysteresis_area",
+        "hysteresis_loop",
+        "ramp",
+        "sweep",
+        "trap_and_release",
+    ),
     "escape.scores": ("LayerAmplitudes", "ResidualFeature"),
     "escape.splitting": ("splitting",),
-    "models.data": ("autoencoding", "digits", "finite", "population", "teacher"),
+    "models.data": (
+        "autoencoding",
+        "digits",
+        "finite",
+        "linear_teacher_data",
+        "population",
+        "subsample",
+        "teacher",
+        "whitened",
+    ),
     "models.deep_linear": ("DeepLinearNetwork",),
+    "models.diagonal": ("DiagonalNetwork",),
+    "theory.control": ("design_schedule",),
     "theory.deep_linear": ("DeepLinearChain", "Mode"),
     "theory.discrete_chain": ("discrete_exit_time", "sgd_exit_time"),
     "theory.exit_times": ("exit_time", "lr_over_batch_for", "temperature_for"),
+    "theory.hysteresis": ("predicted_loop",),
     "theory.minibatch": ("MinibatchNoise", "minibatch_log_factor"),
     "theory.phases": ("FeatureSpectrum",),
+    "theory.plans": ("BatchSizeKnob", "LearningRateKnob", "Plan", "Setting", "WeightDecayKnob"),
     "theory.radial": ("RadialFreeEnergy", "critical_width", "entropic_spinodal", "radial_rate"),
+    "theory.radial_minibatch": ("radial_minibatch_log_factor",),
+    "theory.ramps": ("Ramp", "adiabatic_ramp", "driven_ramp", "ramp_loop"),
     "theory.rates": ("eyring_kramers_rate", "kramers_rate"),
     "theory.saddles": ("MatrixNetwork",),
+    "theory.subsampling": ("Subsample",),
+    "theory.two_state": ("two_state_rates",),
 }
 _HOME = {name: module for module, names in _ROOMS.items() for name in names}
 

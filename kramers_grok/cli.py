@@ -1,4 +1,4 @@
-"""Command line: ``kramers-grok reproduce``, ``escape`` and ``warm-up``."""
+"""Command line: ``kramers-grok reproduce``, ``escape``, ``warm-up`` and ``selftest``."""
 
 from __future__ import annotations
 
@@ -140,6 +140,39 @@ def warm_up() -> None:
     console = Console()
     with console.status("compiling") as status:
         kernels.warm_up(lambda name: status.update(f"compiling: {name}"))
+
+
+@app.command()
+def selftest(
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    compile: Annotated[bool, typer.Option("--compile", help="Check torch.compile too (half a minute).")] = False,
+) -> None:
+    """Check that a device gives what the CPU's compiled code gives; exit code 1 if it does not, or is not there."""
+    from kramers_grok.studies.selftest import find_device
+    from kramers_grok.studies.selftest import selftest as checked
+
+    console = Console()
+    try:
+        name = str(find_device(device))
+        with console.status("testing") as status:
+            outcomes = checked(name, compile=compile, progress=lambda check: status.update(escape(check)))
+    except KramersGrokError as error:
+        _fail(error)
+        raise typer.Exit(1) from None
+    table = Table(title=f"Self-test of {name}", title_justify="left")
+    for column in ("check", "", "found", "s"):
+        table.add_column(column)
+    for outcome in outcomes:
+        mark = "[green]passed[/]" if outcome.passed else "[bold red]FAILED[/]"
+        table.add_row(escape(outcome.name), mark, escape(outcome.detail), f"{outcome.seconds:.1f}")
+    console.print(table)
+    failed = [outcome.name for outcome in outcomes if not outcome.passed]
+    console.print(
+        f"{len(failed)} of {len(outcomes)} checks failed" if failed else f"all {len(outcomes)} checks passed",
+        highlight=False,
+    )
+    if failed:
+        raise typer.Exit(1)
 
 
 BUDGET = 4e7  # replica-steps that two or three seconds allow

@@ -83,3 +83,39 @@ def test_reproduce_refuses_a_bad_seed(tmp_path: Path) -> None:
     assert code == 2
     assert "seed" in text
     assert not (tmp_path / "out").exists()
+
+
+def few_checks(monkeypatch: pytest.MonkeyPatch, passed: bool) -> None:
+    from kramers_grok.studies import selftest
+
+    def check(device: object) -> str:
+        assert passed, "off by [2]"
+        return "equal"
+
+    monkeypatch.setattr(
+        selftest, "checks_of", lambda compile: {"noise": check, **({"switch": check} if compile else {})}
+    )
+
+
+def test_selftest_lists_its_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_checks(monkeypatch, passed=True)
+    code, text = invoke("selftest", "--device", "cpu", "--compile")
+    assert code == 0, text
+    assert "all 2 checks passed" in text
+    assert "Self-test of cpu" in text
+
+
+def test_selftest_fails_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_checks(monkeypatch, passed=False)
+    code, text = invoke("selftest", "--device", "cpu")
+    assert code == 1
+    assert "1 of 1 checks failed" in text
+    assert "off by [2]" in text
+
+
+def test_selftest_without_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, text = invoke("selftest", "--device", "cuda")
+    assert code == 1
+    assert "expected a device that is there" in text.replace("\n", " ")
+    assert "Traceback" not in text

@@ -8,12 +8,17 @@ from these or they from it, never typed twice.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 
 __all__ = ["PerSample", "effective_temperature", "noise_variance_for", "per_sample"]
+
+Array: TypeAlias = NDArray[np.float64]
 
 
 def effective_temperature(lr: float, batch_size: int, variance: float) -> float:
@@ -53,12 +58,12 @@ class PerSample:
 
     Attributes
     ----------
-    variance, temperature : float or None
+    variance, temperature : float, tuple of float (one for each replica) or None
         Exactly one is given; the other follows from lr and batch size.
     """
 
-    variance: float | None = None
-    temperature: float | None = None
+    variance: float | tuple[float, ...] | None = None
+    temperature: float | tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if (self.variance is None) == (self.temperature is None):
@@ -66,21 +71,39 @@ class PerSample:
                 "Per-sample noise needs exactly one of `variance`, `std` and `temperature`: the others follow "
                 "from T = lr · variance / (2 · batch_size).\nUse `per_sample(temperature=T)`."
             )
-        if self.variance is not None:
-            object.__setattr__(self, "variance", checks.non_negative("variance", self.variance))
-        if self.temperature is not None:
-            object.__setattr__(self, "temperature", checks.non_negative("temperature", self.temperature))
+        for name in ("variance", "temperature"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _one_or_many(name, getattr(self, name)))
 
-    def variance_for(self, lr: float, batch_size: int) -> float:
-        """Per-sample variance g² [gradient²] at this learning rate and batch size."""
+    def variance_for(self, lr: float | Array, batch_size: int) -> float | Array:
+        """Per-sample variance g² [gradient²] at this learning rate and batch size; an array if anything is one."""
         if self.variance is not None:
-            return self.variance
+            return np.array(self.variance) if isinstance(self.variance, tuple) else self.variance
         assert self.temperature is not None
-        return noise_variance_for(self.temperature, lr, batch_size)
+        size, rate = checks.positive_int("batch_size", batch_size), _positive("lr", lr)
+        heat = np.array(self.temperature) if isinstance(self.temperature, tuple) else self.temperature
+        return 2 * size * heat / rate
 
-    def temperature_for(self, lr: float, batch_size: int) -> float:
-        """Temperature [loss] at this learning rate and batch size."""
-        return effective_temperature(lr, batch_size, self.variance_for(lr, batch_size))
+    def temperature_for(self, lr: float | Array, batch_size: int) -> float | Array:
+        """Temperature [loss] at this learning rate and batch size; an array if anything is one."""
+        size = checks.positive_int("batch_size", batch_size)
+        return _positive("lr", lr) * self.variance_for(lr, batch_size) / (2 * size)
+
+
+def _positive(name: str, value: float | Array) -> float | Array:
+    if isinstance(value, np.ndarray):
+        checks.positive(name, float(value.min()))
+        return value
+    return checks.positive(name, value)
+
+
+def _one_or_many(name: str, value: Any) -> float | tuple[float, ...]:
+    """A number ≥ 0, or one for each replica; a tuple, so that noises stay comparable."""
+    if np.ndim(value) == 0:
+        return checks.non_negative(name, value)
+    many = checks.finite_array(name, value, ndim=1, why="one entry is one replica")
+    checks.non_negative(name, float(many.min()))
+    return tuple(many.tolist())
 
 
 def per_sample(*, variance: Any = None, std: Any = None, temperature: Any = None) -> PerSample:
@@ -88,11 +111,11 @@ def per_sample(*, variance: Any = None, std: Any = None, temperature: Any = None
 
     Parameters
     ----------
-    variance : float, optional
+    variance : float or array_like of shape (replica,), optional
         Variance g² of each component of each sample's gradient noise [gradient²].
-    std : float, optional
+    std : float or array_like of shape (replica,), optional
         Its square root g.
-    temperature : float, optional
+    temperature : float or array_like of shape (replica,), optional
         The temperature wanted [loss]; g² = 2·B·T/lr then follows.
 
     Examples
@@ -103,5 +126,6 @@ def per_sample(*, variance: Any = None, std: Any = None, temperature: Any = None
     if std is not None:
         if variance is not None:
             raise InvalidParameterError("Give `std` or `variance`, not both: variance = std².")
-        variance = checks.non_negative("std", std) ** 2
+        many = _one_or_many("std", std)
+        variance = tuple(g**2 for g in many) if isinstance(many, tuple) else many**2
     return PerSample(variance=variance, temperature=temperature)

@@ -43,6 +43,8 @@ __all__ = [
 
 ENGINES = ("theory", "langevin", "sgd")
 PROVENANCE = ("kramers_grok_version", "numpy_version", "torch_version", "seed", "dtype", "device", "configuration")
+# What is set for a run; where it differs between replicas the data set holds several runs.
+SETTINGS = ("temperature", "lr", "batch_size", "weight_decay", "noise_std", "dt")
 ESTIMATE = ("mean_exit_time", "lower", "upper", "standard_error")
 
 
@@ -153,7 +155,7 @@ def exit_dataset(
     horizon : float    [time]
         Time at which the run stopped watching.
     coords : mapping
-        What was set: ``engine`` and any other scalar of `VARIABLES`
+        What was set: ``engine`` and anything else of `VARIABLES`, a scalar or one value for each replica
         (a DataArray brings its own units and long name).
     seed : int
         Key of the counter-based noise, kept as text.
@@ -194,7 +196,7 @@ def exit_dataset(
         coords=labelled,
         attrs=provenance(seed=seed, dtype=dtype, device=device, configuration=configuration),
     )
-    return validate_exit_dataset(ds)
+    return _checked(ds)
 
 
 def _boolean(values: NDArray[Any]) -> NDArray[np.bool_]:
@@ -243,14 +245,44 @@ def _check_times(times: NDArray[np.float64], escaped: NDArray[np.bool_], horizon
 
 
 def validate_exit_dataset(ds: xr.Dataset) -> xr.Dataset:
-    """Check an escape-time data set and return it cleaned (dtypes, labels, censored time = horizon exactly).
+    """Check the escape-time data set of one run and return it cleaned: dtypes, labels, censored time = horizon exactly.
+
+    A setting that is the same for all replicas becomes a scalar coordinate.
 
     Raises
     ------
     InvalidParameterError
         Missing variable or horizon, wrong dimensions, no replica, a NaN or negative time, a censored
-        time other than the horizon, an escape after it.
+        time other than the horizon, an escape after it; a setting that differs between replicas.
+
+    Examples
+    --------
+    >>> ds = exit_dataset([1.5, 4.0], [True, False], horizon=4.0, coords={"engine": "sgd", "lr": [0.1, 0.1]},
+    ...                   seed=0, dtype="float64", device="cpu", configuration={})
+    >>> ds.lr.dims, float(validate_exit_dataset(ds).lr)
+    (('replica',), 0.1)
     """
+    return _checked(_one_setting(ds))
+
+
+def _one_setting(ds: xr.Dataset) -> xr.Dataset:
+    """Raise where a setting differs between replicas: times of different processes have no common law."""
+    for name in SETTINGS:
+        if name not in ds.coords or ds[name].dims != ("replica",) or not ds.sizes["replica"]:
+            continue
+        values = np.unique(ds[name].values)
+        if len(values) > 1:
+            raise InvalidParameterError(
+                f"`{name}` differs between replicas, from {values[0]:g} to {values[-1]:g}, expected one value: a mean "
+                "over different settings is nobody's escape time.\n"
+                f'Take one at a time: `for value, one in ds.groupby("{name}"): ...`.'
+            )
+        ds = ds.assign_coords({name: ((), values[0], ds[name].attrs)})
+    return ds
+
+
+def _checked(ds: xr.Dataset) -> xr.Dataset:
+    """Check times, censoring and labels, whatever was set."""
     missing = [name for name in ("exit_time", "escaped", "horizon") if name not in ds.variables]
     if missing:
         raise InvalidParameterError(

@@ -21,10 +21,13 @@ from kramers_grok.core import compiled as core_compiled
 from kramers_grok.core import rng_blocks, threefry
 from kramers_grok.core.landscape import Landscape, with_float_constants
 from kramers_grok.dynamics import blocks
+from kramers_grok.dynamics.kernel_template import TEMPLATE
 
-__all__ = ["XX", "YX", "KernelSpec", "compiled", "source"]
+__all__ = ["DECAY", "XX", "YX", "KernelSpec", "compiled", "source"]
 
 XX, YX = sympy.symbols("batch_xx batch_yx", real=True)
+# The weight decay where it is no number: a replica's own at one step.
+DECAY = sympy.Symbol("decay", real=True)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class KernelSpec:
     landscape : Landscape
         Coordinates and order parameters.
     gradient : tuple of sympy.Expr
-        May hold the batch moments `XX` and `YX`.
+        May hold the batch moments `XX` and `YX`; `DECAY` too where the kernel is one of varying hyperparameters.
     statements : tuple of (sympy.Symbol, sympy.Expr)
         Intermediate results that the gradient holds, in order.
     """
@@ -81,7 +84,9 @@ class _Constants:
 
 
 @cache
-def source(spec: KernelSpec, feature: int, kind: int, score: sympy.Expr | None = None) -> tuple[str, tuple[float, ...]]:
+def source(
+    spec: KernelSpec, feature: int, kind: int, score: sympy.Expr | None = None, *, varying: bool = False
+) -> tuple[str, tuple[float, ...]]:
     """Python source of the kernel of `spec` that watches a feature, or a score, and the constants it takes.
 
     Parameters
@@ -92,6 +97,9 @@ def source(spec: KernelSpec, feature: int, kind: int, score: sympy.Expr | None =
         Where the batch moments come from, `blocks.NONE` … `blocks.EPOCHS`.
     score : sympy.Expr, optional
         A score of one's own in the landscape's coordinates.
+    varying : bool
+        Whether step, decay and amplitude come as tables over steps and factors of replicas, and the batch size as a
+        table: another source, so that the one with constants stays as fast as it is.
     """
     coordinates = spec.landscape.coordinates
     dimension = len(coordinates)
@@ -100,26 +108,28 @@ def source(spec: KernelSpec, feature: int, kind: int, score: sympy.Expr | None =
     m = constants.lift(spec.landscape.order_parameters[feature].xreplace(old))
     load = [f"x{j} = {_entry('x', j)}" for j in range(dimension)]
     gradient = _gradient(spec, constants, old)
+    own = _OWN_HYPERPARAMETERS if varying else []
     quiet = [f"{_entry('x', j)} = x{j} - step * g{j}" for j in range(dimension)]
     noisy = [f"{line} + amplitude * {_entry('z', j, 'first')}" for j, line in enumerate(quiet)]
     if score is None:
         scored = [*load, *_statements(["m"], [m]), "score[i] = sign * m"]
     else:
-        own = constants.lift(score.xreplace(old))
-        scored = [*load, *_statements(["m", "s"], [m, own]), *_OWN_SCORE]
+        value = constants.lift(score.xreplace(old))
+        scored = [*load, *_statements(["m", "s"], [m, value]), *_OWN_SCORE]
     slope = sympy.sqrt(sum(sympy.diff(m, x) ** 2 for x in old.values()))
     border = [*load, *_statements(["m", "slope"], [m, slope])] if score is None else _NO_BORDER
 
     def body(lines: list[str]) -> str:
         return "\n".join(" " * 8 + line for line in lines)
 
-    text = _TEMPLATE.format(
+    text = TEMPLATE.format(
+        **(_VARYING if varying else _CONSTANT),
         unpack="".join(f"    k{j} = constants[{j}]\n" for j in range(len(constants.symbols))),
         draw=_DRAW[kind],
         dimension=dimension,
         dependencies=_dependencies(),
-        quiet=body(load + gradient + quiet),
-        noisy=body(load + gradient + noisy),
+        quiet=body(load + own[:2] + gradient + quiet),
+        noisy=body(load + own + gradient + noisy),
         score=body(scored),
         border=body(border),
     )
@@ -141,6 +151,11 @@ def _gradient(spec: KernelSpec, constants: _Constants, old: dict[sympy.Symbol, s
     return moments + _assignments(statements) + _statements([f"g{j}" for j in range(len(forces))], forces)
 
 
+_OWN_HYPERPARAMETERS = [
+    f"step = step_now * {_entry('own', 0)}",
+    f"{DECAY} = decay_now * {_entry('own', 1)}",
+    f"amplitude = amplitude_now * {_entry('own', 2)}",
+]
 # In the region it counts as +∞; a replica that has left is not-a-number, whatever the score makes of that.
 _OWN_SCORE = [
     "s = np.inf if sign * m >= border else s",
@@ -149,6 +164,37 @@ _OWN_SCORE = [
 # Never called: bridges know the region's border only, and it is not this score's.
 _NO_BORDER = ["m = np.nan", "slope = np.nan"]
 
+
+# What is read of hyperparameters: arguments of the two loops and of the whole, and what is done once a step.
+_CONSTANT = {
+    "hyper": "step, amplitude",
+    "batch_size": "batch_size",
+    "noisy_hyper": "step, amplitude",
+    "quiet_hyper": "step",
+    "noisy_if": "amplitude > 0.0",
+    "lanes": "",
+    "now": "",
+    "close_up": "",
+}
+# The factors of a replica are lanes of their own: they close up with the others.
+_VARYING = {
+    "hyper": "steps, decays, amplitudes, noisy, factors",
+    "batch_size": "batch_sizes",
+    "noisy_hyper": "step_now, decay_now, amplitude_now, own",
+    "quiet_hyper": "step_now, decay_now, own",
+    "noisy_if": "noisy",
+    "lanes": """\
+        lanes_of_own = np.empty((3, blocks.STRIDE))
+        own = lanes_of_own.reshape(-1)
+        blocks.gather(lanes_of_own, factors, begin, end)
+""",
+    "now": """\
+            at = number - first
+            step_now, decay_now, amplitude_now = steps[at], decays[at], amplitudes[at]
+            batch_size = batch_sizes[at]
+""",
+    "close_up": "                    blocks.close_up(lanes_of_own, kept)\n",
+}
 
 # Only what a kernel draws is compiled with it.
 _SAMPLES = "xx, yx, lanes, number, low, high, batch_size, all_xx, all_yx"
@@ -161,139 +207,6 @@ _DRAW = {
     blocks.DISTINCT: f"blocks.distinct_moments({_SAMPLES})",
     blocks.EPOCHS: f"blocks.epoch_moments({_SAMPLES}, order, where)",
 }
-
-# Each loop over replicas is a function of its own: only then is it turned into vector instructions. Rows are parts of
-# one array, a known distance apart: rows of their own would be checked for overlap, and many of them not vectorised.
-_TEMPLATE = '''"""Generated from a symbolic landscape; do not edit."""
-import math
-
-import numpy as np
-
-from kramers_grok.core import rng_blocks as rng
-from kramers_grok.core.compiled import njit
-from kramers_grok.dynamics import blocks
-
-# Compiled parts that this source calls, by content: {dependencies}
-
-
-@njit
-def _move(count, x, z, first, xx, yx, step, amplitude, constants):
-{unpack}    for i in range(count):
-{noisy}
-
-
-@njit
-def _descend(count, x, xx, yx, step, constants):
-{unpack}    for i in range(count):
-{quiet}
-
-
-@njit
-def _score(count, x, sign, border, score, constants):
-{unpack}    for i in range(count):
-{score}
-
-
-@njit
-def _border(count, x, sign, threshold, score, distance, constants):
-{unpack}    for i in range(count):
-{border}
-        score[i] = sign * m
-        distance[i] = (threshold - sign * m) / slope
-
-
-@njit
-def advance(theta, moved, streams, first, n_steps, step, amplitude, low, high, purpose, watching, bridging, threshold,
-            floor, border, sign, bridge_scale, hit, fell, best, order, constants,
-            kind, batch_size, teacher, variance, label_noise, all_xx, all_yx):
-    n = theta.shape[0]
-    reach = blocks.BRIDGE_REACH * bridge_scale if bridging else -1.0
-    for begin in range(0, n, blocks.BLOCK):
-        end = min(begin + blocks.BLOCK, n)
-        width = end - begin
-        where = np.arange(begin, end)
-        lanes_of_x = np.empty(({dimension}, blocks.STRIDE))
-        x = lanes_of_x.reshape(-1)
-        blocks.gather(lanes_of_x, theta, begin, end)
-        count = np.uint64(width)
-        lanes = streams[begin:end]
-        normals = rng.new_cache({dimension}, blocks.STRIDE)
-        z = normals.reshape(-1)
-        score = np.empty(width)
-        peak = np.full(width, -np.inf)
-        near = np.zeros(width)
-        far = np.zeros(width)
-        picked = np.empty(width, np.int64)
-        xx = np.empty(width)
-        yx = np.empty(width)
-        labels = rng.new_cache(1, width)
-        if kind == blocks.CONSTANT:
-            for i in range(width):
-                xx[i] = all_xx[0]
-                yx[i] = all_yx[0]
-        if bridging:
-            _border(count, x, sign, threshold, score, far, constants)
-        alive = width
-        fresh = True
-        for number in range(first, first + n_steps):
-            {draw}
-            if amplitude > 0.0:
-                row = rng.refresh_normals(normals, low, high, purpose, lanes, number, {dimension}, fresh)
-                _move(count, x, z, np.uint64(row * blocks.STRIDE), xx, yx, step, amplitude, constants)
-            else:
-                _descend(count, x, xx, yx, step, constants)
-            fresh = False
-            if not watching:
-                continue
-            if bridging:
-                _border(count, x, sign, threshold, score, near, constants)
-                out = blocks.count_near(score, near, far, threshold, floor, reach)
-            else:
-                _score(count, x, sign, border, score, constants)
-                out = blocks.count_out(score, threshold, floor)
-            blocks.raise_peak(peak, score)
-            if out > 0:
-                for index in range(blocks.pick_out(picked, score, near, far, threshold, floor, reach)):
-                    i = picked[index]
-                    escaped = score[i] >= threshold
-                    if bridging and not escaped:
-                        chance = math.exp(-near[i] * far[i] / bridge_scale)
-                        escaped = blocks.bridge_uniform(low, high, lanes[i], number) < chance
-                    if escaped or score[i] <= floor:
-                        replica = where[i]
-                        if escaped:
-                            hit[replica] = number + 1
-                        else:
-                            fell[replica] = number + 1
-                        best[replica] = peak[i]
-                        where[i] = -1
-                        for j in range({dimension}):
-                            moved[replica, j] = lanes_of_x[j, i]
-                            # not-a-number never compares: the lane runs on at full speed and is never seen again
-                            lanes_of_x[j, i] = np.nan
-                        near[i] = np.nan
-                        alive -= 1
-                if alive == 0:
-                    break
-                if 4 * alive <= 3 * width:  # the others close up, and draw their noise anew
-                    kept = blocks.kept_lanes(where)
-                    width = kept.shape[0]
-                    where, lanes = blocks.take(where, kept), blocks.take(lanes, kept)
-                    peak, near, far = blocks.take(peak, kept), blocks.take(near, kept), blocks.take(far, kept)
-                    blocks.close_up(lanes_of_x, kept)
-                    score, xx, yx = score[:width], xx[:width], yx[:width]
-                    count = np.uint64(width)
-                    alive = width
-                    fresh = True
-            if bridging:
-                near, far = far, near
-        for i in range(width):
-            replica = where[i]
-            if replica >= 0:
-                best[replica] = peak[i]
-                for j in range({dimension}):
-                    moved[replica, j] = lanes_of_x[j, i]
-'''
 
 
 @cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,22 +18,28 @@ import sympy
 import torch
 from numpy.typing import NDArray
 
+from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.landscape import Landscape
 from kramers_grok.core.rng import Purpose, split_seed
 from kramers_grok.dynamics import blocks, kernel_source
-from kramers_grok.dynamics.kernel_source import XX, YX, KernelSpec
+from kramers_grok.dynamics.kernel_source import DECAY, XX, YX, KernelSpec
 from kramers_grok.dynamics.process import Record, Score, State, Watch
-from kramers_grok.dynamics.sampling import FullBatch, Sampler, ShuffledEpochs, WithoutReplacement
+from kramers_grok.dynamics.sampling import BySamples, FullBatch, Sampler, ShuffledEpochs, WithoutReplacement
 from kramers_grok.models.base import BatchModel
 from kramers_grok.models.data import FiniteData, OnlineTeacher, Population
 from kramers_grok.models.deep_linear import ChainModel, DeepLinearNetwork
+from kramers_grok.models.diagonal import DiagonalNetwork
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 from kramers_grok.theory.network_landscape import gradient_program, network_landscape
 
 __all__ = [
     "DataSource",
+    "Hyper",
     "Kernel",
+    "System",
+    "Varying",
     "data_source",
+    "diagonal_spec",
     "landscape_spec",
     "langevin_kernel",
     "network_spec",
@@ -42,8 +49,10 @@ __all__ = [
 ]
 
 
-# Beyond that torch's matrix products are no slower, and compiling takes longer than most runs.
-MOST_PARAMETERS = 64
+System = Mode | DeepLinearChain | DeepLinearNetwork | DiagonalNetwork
+
+# Widths (1, 8, 8, 1). Beyond that compiling, once on each machine, takes longer than most runs: 16 s there.
+MOST_PARAMETERS = 80
 
 
 def landscape_spec(landscape: Landscape) -> KernelSpec:
@@ -51,20 +60,24 @@ def landscape_spec(landscape: Landscape) -> KernelSpec:
     return KernelSpec(landscape, landscape.gradient)
 
 
-def scalar_spec(system: DeepLinearChain | Mode) -> KernelSpec:
-    """Return the kernel expressions of SGD in a chain or a mode: the loss of a batch with moments XX and YX."""
+def scalar_spec(system: DeepLinearChain | Mode, decay: sympy.Expr | None = None) -> KernelSpec:
+    """Return the kernel expressions of SGD in a chain or a mode: the loss of a batch with moments XX and YX.
+
+    `decay` is an expression in place of the system's weight decay.
+    """
     landscape = system.landscape
     (m,) = landscape.order_parameters
-    decay = sympy.Float(system.weight_decay) / 2 * sum(a**2 for a in landscape.coordinates)
-    loss = XX * m**2 / 2 - YX * m + decay
+    strength = sympy.Float(system.weight_decay) if decay is None else decay
+    loss = XX * m**2 / 2 - YX * m + strength / 2 * sum(a**2 for a in landscape.coordinates)
     gradient = tuple(sympy.diff(loss, a) for a in landscape.coordinates)
     return KernelSpec(landscape, gradient)
 
 
-def network_spec(network: DeepLinearNetwork) -> KernelSpec:
+def network_spec(network: DeepLinearNetwork, decay: sympy.Expr | None = None) -> KernelSpec:
     """Return the kernel expressions of a matrix network.
 
     With one input and one output the gradient is that of a batch with moments XX and YX, otherwise the population's.
+    `decay` is an expression in place of the network's weight decay.
     """
     q, teacher = network.input_variance, network.teacher_matrix
     landscape = network_landscape(network.widths, teacher, network.weight_decay, q)
@@ -72,15 +85,28 @@ def network_spec(network: DeepLinearNetwork) -> KernelSpec:
     xx = XX if scalar else sympy.Float(q)
     # A zero is left out: which entries are zero belongs to the kernel's shape.
     yx = [[YX]] if scalar else [[sympy.Float(q * m) if m else sympy.Integer(0) for m in row] for row in teacher]
-    program = gradient_program(network.widths, xx, yx, network.weight_decay)
+    program = gradient_program(network.widths, xx, yx, network.weight_decay if decay is None else decay)
     return KernelSpec(landscape, program.gradient, program.statements)
+
+
+def diagonal_spec(network: DiagonalNetwork, decay: sympy.Expr | None = None) -> KernelSpec:
+    """Return the kernel expressions of independent chains on the population's moments, chain by chain.
+
+    `decay` is an expression in place of the network's weight decay.
+    """
+    landscape = network.landscape
+    strength = sympy.Float(network.weight_decay) if decay is None else decay
+    energy = strength / 2 * sum(a**2 for a in landscape.coordinates)
+    for chain, m in zip(network.chains, landscape.order_parameters, strict=True):
+        energy += sympy.Float(chain.input_variance) / 2 * (m - sympy.Float(chain.singular_value)) ** 2
+    return KernelSpec(landscape, tuple(sympy.diff(energy, a) for a in landscape.coordinates))
 
 
 class DataSource(NamedTuple):
     """Where a kernel's batch moments come from, in the form that compiled code takes."""
 
     kind: int
-    batch_size: int
+    batch_size: int | NDArray[np.int64]  # one for each step where it varies
     slope: float  # teacher's σ
     variance: float  # input variance q
     label_noise: float
@@ -88,13 +114,14 @@ class DataSource(NamedTuple):
     yx: NDArray[np.float64]
 
 
+Function = Callable[..., Any]
 _EMPTY = np.zeros(1)
 NO_DATA = DataSource(blocks.NONE, 1, 0.0, 0.0, 0.0, _EMPTY, _EMPTY)
 
 
 def population_source(model: BatchModel) -> DataSource:
     """Return the population's moments, Σ_xx = q and Σ_yx = qσ, at every step."""
-    q, sigma = model.input_variance, float(model.teacher_matrix[0, 0])
+    q, sigma = float(model.input_covariance[0, 0]), float(model.teacher_matrix[0, 0])
     return DataSource(blocks.CONSTANT, 1, sigma, q, 0.0, np.array([q]), np.array([q * sigma]))
 
 
@@ -105,7 +132,7 @@ def data_source(
     sampler: Sampler,
 ) -> DataSource:
     """Return the compiled form of a batch source with one input and one output."""
-    q, sigma = model.input_variance, float(model.teacher_matrix[0, 0])
+    q, sigma = float(model.input_covariance[0, 0]), float(model.teacher_matrix[0, 0])
     if isinstance(data, Population):
         return population_source(model)
     if isinstance(data, OnlineTeacher):
@@ -120,6 +147,22 @@ def data_source(
     return DataSource(kind, batch_size, sigma, q, 0.0, xx, yx)
 
 
+class Hyper(NamedTuple):
+    """A hyperparameter of every step of a call and every replica: ``table[s] * factor[i]``."""
+
+    table: NDArray[np.float64]  # (step,)
+    factor: NDArray[np.float64]  # (replica,)
+
+
+class Varying(NamedTuple):
+    """Hyperparameters that change from step to step or differ between replicas."""
+
+    lr: Hyper
+    decay: Hyper
+    amplitude: Hyper
+    batch_size: NDArray[np.int64]  # (step,)
+
+
 class Kernel:
     """A compiled `advance` for one landscape.
 
@@ -128,12 +171,18 @@ class Kernel:
     spec : KernelSpec
     source : DataSource
         Batch moments; none for Langevin dynamics.
+    varying : callable, optional
+        Returns the same spec with `kernel_source.DECAY` for the weight decay. Without it only constant hyperparameters
+        have a kernel.
     """
 
-    def __init__(self, spec: KernelSpec, source: DataSource = NO_DATA) -> None:
+    def __init__(
+        self, spec: KernelSpec, source: DataSource = NO_DATA, varying: Callable[[], KernelSpec] | None = None
+    ) -> None:
         self.spec = spec
         self.source = source
-        self._functions: dict[tuple[int, sympy.Expr | None], tuple[Callable[..., Any], NDArray[np.float64]]] = {}
+        self._varying = varying
+        self._functions: dict[tuple[int, sympy.Expr | None, bool], tuple[Function, NDArray[np.float64]]] = {}
         self._latest: tuple[Score | None, sympy.Expr | None] = (None, None)
 
     def advance(
@@ -148,7 +197,53 @@ class Kernel:
         n_threads: int,
     ) -> tuple[State, Record]:
         """Take `n_steps` steps of θ ← θ − step·∇F + amplitude·ξ; see `Process.advance`."""
-        function, constants = self._function(watch)
+        function = self._function(watch, varying=False)
+
+        def hyper(part: slice) -> tuple[Any, ...]:
+            return step, amplitude
+
+        return self._run(function, self.source, hyper, amplitude**2 / 2, state, n_steps, watch, purpose, n_threads)
+
+    def advance_varying(
+        self, state: State, n_steps: int, watch: Watch | None, *, varying: Varying, purpose: Purpose, n_threads: int
+    ) -> tuple[State, Record]:
+        """Take `n_steps` steps of θ ← θ − lr·(∇L + decay·θ) + amplitude·ξ, each step and replica with its own numbers.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the batch size changes under shuffled epochs: an epoch has no fixed length then.
+        """
+        lr, decay, amplitude, sizes = varying
+        if self.source.kind == blocks.EPOCHS and len(sizes) and sizes.min() != sizes.max():
+            raise InvalidParameterError(
+                f"`batch_size` changes from {sizes.min()} to {sizes.max()} under shuffled epochs, expected one size: "
+                "an epoch would have no fixed length.\nUse `sampler=WithoutReplacement()`."
+            )
+        function = self._function(watch, varying=True)
+        tables = tuple(np.ascontiguousarray(h.table, dtype=np.float64) for h in (lr, decay, amplitude))
+        factors = np.stack([h.factor for h in (lr, decay, amplitude)], axis=1, dtype=np.float64)
+        noisy = bool(np.any(tables[2]) and np.any(factors[:, 2]))
+        source = self.source._replace(batch_size=np.ascontiguousarray(sizes, dtype=np.int64))
+
+        def hyper(part: slice) -> tuple[Any, ...]:
+            return *tables, noisy, factors[part]
+
+        return self._run(function, source, hyper, 0.0, state, n_steps, watch, purpose, n_threads)
+
+    def _run(
+        self,
+        compiled: tuple[Function, NDArray[np.float64]],
+        source: DataSource,
+        hyper: Callable[[slice], tuple[Any, ...]],
+        bridge_scale: float,
+        state: State,
+        n_steps: int,
+        watch: Watch | None,
+        purpose: Purpose,
+        n_threads: int,
+    ) -> tuple[State, Record]:
+        function, constants = compiled
         replicas, low_high = state.n_replicas, split_seed(state.seed)
         theta = np.ascontiguousarray(state.theta.numpy())
         moved = np.empty_like(theta)
@@ -160,9 +255,9 @@ class Kernel:
 
         def work(part: slice) -> None:
             function(
-                theta[part], moved[part], streams[part], state.step, n_steps, step, amplitude, *low_high,
-                np.uint32(purpose), *border, amplitude**2 / 2, hit[part], fell[part], best[part], order[part],
-                constants, *self.source,
+                theta[part], moved[part], streams[part], state.step, n_steps, *hyper(part), *low_high,
+                np.uint32(purpose), *border, bridge_scale, hit[part], fell[part], best[part], order[part],
+                constants, *source,
             )  # fmt: skip
 
         size = max(1, -(-replicas // n_threads))
@@ -176,8 +271,10 @@ class Kernel:
         advanced = replace(state, theta=torch.from_numpy(moved), step=state.step + n_steps, buffers=buffers)
         return advanced, Record(torch.from_numpy(hit), torch.from_numpy(best), torch.from_numpy(fell))
 
-    def takes(self, watch: Watch | None) -> bool:
-        """Whether the watched score has an expression that can be compiled."""
+    def takes(self, watch: Watch | None, *, varying: bool = False) -> bool:
+        """Whether it can do this: a watched score needs an expression; varying noise has no bridge."""
+        if varying and (self._varying is None or (watch is not None and watch.bridge)):
+            return False
         return watch is None or watch.score is None or self._score(watch.score) is not None
 
     def _score(self, score: Score) -> sympy.Expr | None:
@@ -185,29 +282,33 @@ class Kernel:
             self._latest = score, score.expression(self.spec.landscape)
         return self._latest[1]
 
-    def _function(self, watch: Watch | None) -> tuple[Callable[..., Any], NDArray[np.float64]]:
+    def _function(self, watch: Watch | None, *, varying: bool) -> tuple[Function, NDArray[np.float64]]:
         """Return the compiled function and its constants."""
         feature = watch.region.feature if watch else 0
         score = self._score(watch.score) if watch and watch.score is not None else None
-        key = feature, score
+        key = feature, score, varying
         if key not in self._functions:
-            text, constants = kernel_source.source(self.spec, feature, self.source.kind, score)
+            assert not varying or self._varying is not None
+            spec = self._varying() if varying and self._varying is not None else self.spec
+            text, constants = kernel_source.source(spec, feature, self.source.kind, score, varying=varying)
             self._functions[key] = kernel_source.compiled(text), np.asarray(constants)
         return self._functions[key]
 
 
-def langevin_kernel(system: Mode | DeepLinearChain | DeepLinearNetwork | Landscape) -> Kernel | None:
+def langevin_kernel(system: System | Landscape) -> Kernel | None:
     """Return the kernel of Langevin dynamics, or None where there is none: no expression, or too many weights."""
     if isinstance(system, DeepLinearChain):  # the kernel of SGD on the population's moments: compiled once for both
         return Kernel(scalar_spec(system), population_source(ChainModel(system)))
     if isinstance(system, DeepLinearNetwork):
         return _network_kernel(system, population_source)
+    if isinstance(system, DiagonalNetwork):
+        return _diagonal_kernel(system)
     landscape = system if isinstance(system, Landscape) else getattr(system, "landscape", None)
     return Kernel(landscape_spec(landscape)) if isinstance(landscape, Landscape) else None
 
 
 def sgd_kernel(
-    system: Mode | DeepLinearChain | DeepLinearNetwork,
+    system: System | BatchModel,
     model: BatchModel,
     data: OnlineTeacher | Population | FiniteData,
     batch_size: int,
@@ -221,17 +322,29 @@ def sgd_kernel(
     def source(model: BatchModel) -> DataSource:
         return data_source(model, data, batch_size, sampler)
 
-    if not isinstance(system, DeepLinearNetwork):
-        return Kernel(scalar_spec(system), source(model))
-    if not _is_scalar(system) and not isinstance(data, Population):
+    if isinstance(sampler, BySamples):  # compiled batches are drawn by moments
         return None
-    return _network_kernel(system, source)
+    if isinstance(system, Mode | DeepLinearChain):
+        return Kernel(scalar_spec(system), source(model), partial(scalar_spec, system, DECAY))
+    if isinstance(system, DiagonalNetwork) and isinstance(data, Population):
+        return _diagonal_kernel(system)
+    if isinstance(system, DeepLinearNetwork) and (_is_scalar(system) or isinstance(data, Population)):
+        return _network_kernel(system, source)
+    return None
 
 
 def _network_kernel(network: DeepLinearNetwork, source: Callable[[BatchModel], DataSource]) -> Kernel | None:
+    if network.n_parameters > MOST_PARAMETERS or not network.is_white:
+        return None
+    data = source(network) if _is_scalar(network) else NO_DATA
+    return Kernel(network_spec(network), data, partial(network_spec, network, DECAY))
+
+
+def _diagonal_kernel(network: DiagonalNetwork) -> Kernel | None:
+    """Return the kernel of the population's landscape: the same for SGD and Langevin dynamics."""
     if network.n_parameters > MOST_PARAMETERS:
         return None
-    return Kernel(network_spec(network), source(network) if _is_scalar(network) else NO_DATA)
+    return Kernel(diagonal_spec(network), NO_DATA, partial(diagonal_spec, network, DECAY))
 
 
 def _is_scalar(network: DeepLinearNetwork) -> bool:

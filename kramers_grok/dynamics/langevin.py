@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from kramers_grok.core import checks
@@ -130,6 +131,10 @@ class Langevin:
     def dt(self) -> float:
         """Time per step."""
         return self._dt
+
+    def times(self, steps: ArrayLike, replicas: ArrayLike | None = None) -> NDArray[np.float64]:
+        """Time before each step, dt · steps [time]; the same for all `replicas`."""
+        return np.asarray(self._dt * np.asarray(steps, dtype=np.float64))
 
     def start(self, n_replicas: int, *, seed: int, point: ArrayLike | None = None) -> State:
         """Return `n_replicas` replicas at `point` (the origin if None)."""

@@ -17,11 +17,12 @@ from kramers_grok.core.rng import Purpose
 from kramers_grok.dynamics import torch_noise
 from kramers_grok.dynamics.process import Observed, OrderParameter, Record, State, Watch
 
-__all__ = ["Step", "run"]
+__all__ = ["Scale", "Step", "run"]
 
 Buffers = Mapping[str, Tensor]
 # (theta, streams, step, buffers) → (theta, buffers)
 Step = Callable[[Tensor, Tensor, int, Buffers], tuple[Tensor, Buffers]]
+Scale = Callable[[int], float | Tensor]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def run(
     step: Step,
     observed: Observed,
     watch: Watch | None,
-    bridge_scale: float,
+    bridge_scale: float | Scale,
 ) -> tuple[State, Record]:
     """Advance a batch by `n_steps`, freezing each replica at the step where it enters the watched region or returns.
 
@@ -62,9 +63,10 @@ def run(
     ----------
     observed : Observed
         The process: what scores are computed from.
-    bridge_scale : float
+    bridge_scale : float or callable
         T·dt, half the variance of one step's noise: a path between two points at distances d₀, d₁ from the
-        border crossed it with probability exp(−d₀ d₁ / (T dt)).
+        border crossed it with probability exp(−d₀ d₁ / (T dt)). A callable gives it for each step, as a number or as
+        a tensor of shape (replica,).
     """
     theta, buffers = state.theta, state.buffers
     replicas = state.n_replicas
@@ -89,7 +91,8 @@ def run(
         else:
             score, near = border.score_and_distance(moved)
             crossed = score >= watch.hit_level
-            exponent = -(far * near) / bridge_scale
+            scale = bridge_scale(number) if callable(bridge_scale) else bridge_scale
+            exponent = -(far * near) / scale
             far = near
             uniform = torch_noise.uniforms(state.seed, Purpose.BRIDGE, state.streams, number, 1, dtype=theta.dtype)
             crossed = crossed | (uniform.squeeze(1) < torch.exp(exponent.clamp_max(0.0)))

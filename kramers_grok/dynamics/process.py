@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
 import sympy
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from kramers_grok.core import checks
@@ -25,6 +26,7 @@ __all__ = [
     "State",
     "Watch",
     "clone",
+    "common_step",
     "resolve_device",
     "select",
     "starting_points",
@@ -194,7 +196,15 @@ class Process(Protocol):
 
     @property
     def dt(self) -> float:
-        """Time per step [time]."""
+        """Time per step [time]; an error where steps differ (see `times`)."""
+        ...
+
+    def times(self, steps: ArrayLike, replicas: ArrayLike | None = None) -> NDArray[np.float64]:
+        """Time before each step [time], in the shape of `steps`.
+
+        Where replicas have clocks of their own: of every replica, shape (replica, *steps), or of the replica numbers
+        `replicas`, one for each entry of `steps`.
+        """
         ...
 
     @property
@@ -222,6 +232,14 @@ class Process(Protocol):
     def describe(self) -> Mapping[str, Any]:
         """Scalar coordinates of the result: engine, temperature, lr, … by the schema's names."""
         ...
+
+
+def common_step(process: Process) -> float | None:
+    """Return the time per step where all steps of all replicas are alike, otherwise None."""
+    try:
+        return process.dt
+    except InvalidParameterError:
+        return None
 
 
 def select(state: State, index: Tensor) -> State:

@@ -9,13 +9,16 @@ The sampler is part of the noise (N samples, batch size B, learning rate η):
 - without replacement, independent from step to step: times (N − B)/(N − 1);
 - shuffled epochs (PyTorch's ``shuffle=True``): the batches of an epoch are anticorrelated, so slow directions feel
   far less noise than either.
+
+An online teacher's Gaussian batches can be drawn sample by sample, or as moments at a cost that does not depend on B:
+the law is the same, derived in the chapter on the batch's moments.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -28,9 +31,12 @@ from kramers_grok.core.rng import Purpose
 from kramers_grok.dynamics import torch_noise
 from kramers_grok.models.base import BatchModel
 from kramers_grok.models.data import FiniteData, OnlineTeacher, Population
+from kramers_grok.models.diagonal import DiagonalNetwork
 
 __all__ = [
     "BatchSource",
+    "ByMoments",
+    "BySamples",
     "FullBatch",
     "Sampler",
     "ShuffledEpochs",
@@ -60,7 +66,17 @@ class FullBatch:
     """Every step sees all N samples: gradient descent."""
 
 
-Sampler = WithReplacement | WithoutReplacement | ShuffledEpochs | FullBatch
+@dataclass(frozen=True)
+class ByMoments:
+    """An online teacher's batch is drawn as its second moments, exactly, at a cost that does not depend on B."""
+
+
+@dataclass(frozen=True)
+class BySamples:
+    """An online teacher's batch is drawn sample by sample: B d + B o normal numbers a step."""
+
+
+Sampler = WithReplacement | WithoutReplacement | ShuffledEpochs | FullBatch | ByMoments | BySamples
 
 
 class BatchSource(Protocol):
@@ -94,16 +110,40 @@ class ConstantSource:
         return self.xx, self.yx, buffers
 
 
-class OnlineSource:
-    """Fresh Gaussian samples at every step.
+class _Teacher(NamedTuple):
+    """An online teacher on one device."""
 
-    With one input and one output the moments are drawn exactly, at a cost that does not depend on B:
-    Σ̂_xx = q χ²_B / B and Σ̂_yx = σ Σ̂_xx + s √(Σ̂_xx / B) · n, n standard normal.
+    matrix: Tensor  # (output, input)
+    root: Tensor  # (input, input), the symmetric root of Σ_xx
+
+
+def _teacher(model: BatchModel, like: Tensor) -> _Teacher:
+    """Return what online batches are made of.
+
+    The symmetric root is unique, also where Σ_xx is singular: paths must not depend on a solver's choice of signs.
     """
+    q = np.diag(model.input_covariance)
+    if (model.input_covariance == np.diag(q)).all():
+        root = np.diag(np.sqrt(q))
+    else:
+        values, vectors = np.linalg.eigh(model.input_covariance)
+        root = (vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T
+    return _Teacher(torch.as_tensor(model.teacher_matrix).to(like), torch.as_tensor(root).to(like))
+
+
+def _normals(seed: int, purpose: Purpose, streams: Tensor, step: int, n: int, dtype: torch.dtype) -> Tensor:
+    """Normal numbers, shape (replica, n), at an address that does not depend on n.
+
+    One or two numbers a step would be packed, and a batch size that changes could then meet the same counter twice.
+    """
+    return torch_noise.normals(seed, purpose, streams, step, max(n, 3), dtype=dtype).narrow(1, 0, n)
+
+
+class SampledSource:
+    """Fresh Gaussian samples at every step: x = Σ_xx^½ z, y = M x + s·n."""
 
     def __init__(self, model: BatchModel, label_noise: float, batch_size: int, like: Tensor) -> None:
-        self.matrix = torch.as_tensor(model.teacher_matrix).to(like)
-        self.variance = model.input_variance
+        self.teacher = _teacher(model, like)
         self.label_noise = label_noise
         self.batch_size = batch_size
 
@@ -115,24 +155,88 @@ class OnlineSource:
         self, seed: int, streams: Tensor, step: int, buffers: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
         """Moments of B fresh samples."""
-        size, (outputs, inputs) = self.batch_size, self.matrix.shape
-        dtype = self.matrix.dtype
-        if inputs == outputs == 1:
-            chi2 = torch_noise.chi_square(size, seed, Purpose.DATA, streams, step, dtype=dtype)
-            noise = torch_noise.normals(seed, Purpose.LABEL, streams, step, 1, dtype=dtype).squeeze(1)
-            scalar = chi2 * (self.variance / size)
-            cross = self.matrix.reshape(()) * scalar + self.label_noise * torch.sqrt(scalar / size) * noise
-            return scalar.reshape(-1, 1, 1), cross.reshape(-1, 1, 1), buffers
-        x = torch_noise.normals(seed, Purpose.DATA, streams, step, size * inputs, dtype=dtype)
-        x = x.reshape(-1, size, inputs) * self.variance**0.5
+        size, (outputs, inputs), dtype = self.batch_size, self.teacher.matrix.shape, self.teacher.matrix.dtype
+        z = _normals(seed, Purpose.DATA, streams, step, size * inputs, dtype).reshape(-1, size, inputs)
+        # Batched products only, with nothing laid side by side: rounding must not depend on the number of replicas.
+        x = torch.bmm(z, self.teacher.root.expand(len(z), -1, -1))
         xx = torch.bmm(x.transpose(1, 2), x) / size
-        # Not one product with all replicas side by side: its rounding would depend on their number.
-        yx = torch.bmm(self.matrix.expand(xx.shape[0], -1, -1), xx)
+        yx = torch.bmm(self.teacher.matrix.expand(len(z), -1, -1), xx)
         if self.label_noise:
-            noise = torch_noise.normals(seed, Purpose.LABEL, streams, step, size * outputs, dtype=dtype)
-            noise = noise.reshape(-1, size, outputs) * self.label_noise
-            yx = yx + torch.bmm(noise.transpose(1, 2), x) / size
+            noise = _normals(seed, Purpose.LABEL, streams, step, size * outputs, dtype).reshape(-1, size, outputs)
+            yx = yx + torch.bmm(noise.transpose(1, 2), x) * (self.label_noise / size)
         return xx, yx, buffers
+
+
+class MomentSource:
+    r"""Second moments of B fresh Gaussian samples at every step, drawn without the samples.
+
+    With A the lower triangular factor of d × min(d, B) entries :math:`A_{ii}^2 \sim \chi^2_{B-i}` (i = 0, 1, …),
+    :math:`A_{ij} \sim N(0,1)` below (Bartlett), :math:`R = \Sigma_{xx}^{1/2} A` and standard normal G,
+
+    .. math:: \hat\Sigma_{xx} = R R^T / B, \qquad \hat\Sigma_{yx} = M\hat\Sigma_{xx} + s\,G R^T / B.
+    """
+
+    def __init__(self, model: BatchModel, label_noise: float, batch_size: int, like: Tensor) -> None:
+        self.teacher = _teacher(model, like)
+        self.label_noise = label_noise
+        self.batch_size = batch_size
+        inputs = self.teacher.matrix.shape[1]
+        self.columns = columns = min(inputs, batch_size)
+        # Where each entry of A comes from, in a row of [0, diagonal, normals]: no masks, no scatter.
+        source = np.zeros((inputs, columns), dtype=np.int64)
+        np.fill_diagonal(source, 1 + np.arange(columns))
+        below = np.tril_indices(inputs, -1, columns)
+        self.n_normals = len(below[0])
+        source[below] = 1 + columns + np.arange(self.n_normals)
+        self.source = torch.as_tensor(source.ravel()).to(like.device)
+
+    def buffers(self, n_replicas: int) -> dict[str, Tensor]:
+        """Nothing to remember."""
+        return {}
+
+    def moments(
+        self, seed: int, streams: Tensor, step: int, buffers: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        """Moments of B fresh samples."""
+        size, (outputs, inputs), dtype = self.batch_size, self.teacher.matrix.shape, self.teacher.matrix.dtype
+        diagonal = torch.sqrt(torch_noise.chi_squares(size, self.columns, seed, Purpose.DATA, streams, step, dtype))
+        parts = [torch.zeros_like(diagonal.narrow(1, 0, 1)), diagonal]
+        if self.n_normals:
+            parts.append(_normals(seed, Purpose.DATA, streams, step, self.n_normals, dtype))
+        factor = torch.cat(parts, dim=1).index_select(1, self.source).reshape(-1, inputs, self.columns)
+        factor = torch.bmm(self.teacher.root.expand(len(factor), -1, -1), factor)
+        xx = torch.bmm(factor, factor.transpose(1, 2)) / size
+        yx = torch.bmm(self.teacher.matrix.expand(len(factor), -1, -1), xx)
+        if self.label_noise:
+            noise = _normals(seed, Purpose.LABEL, streams, step, outputs * self.columns, dtype)
+            noise = noise.reshape(-1, outputs, self.columns)
+            yx = yx + torch.bmm(noise, factor.transpose(1, 2)) * (self.label_noise / size)
+        return xx, yx, buffers
+
+
+class ScalarMomentSource:
+    """`MomentSource` for one input and one output: Σ̂_xx = q χ²_B / B and Σ̂_yx = σ Σ̂_xx + s √(Σ̂_xx / B) · n."""
+
+    def __init__(self, model: BatchModel, label_noise: float, batch_size: int, like: Tensor) -> None:
+        self.matrix = torch.as_tensor(model.teacher_matrix).to(like)
+        self.variance = float(model.input_covariance[0, 0])
+        self.label_noise = label_noise
+        self.batch_size = batch_size
+
+    def buffers(self, n_replicas: int) -> dict[str, Tensor]:
+        """Nothing to remember."""
+        return {}
+
+    def moments(
+        self, seed: int, streams: Tensor, step: int, buffers: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        """Moments of B fresh samples."""
+        size, dtype = self.batch_size, self.matrix.dtype
+        chi2 = torch_noise.chi_square(size, seed, Purpose.DATA, streams, step, dtype=dtype)
+        noise = torch_noise.normals(seed, Purpose.LABEL, streams, step, 1, dtype=dtype).squeeze(1)
+        scalar = chi2 * (self.variance / size)
+        cross = self.matrix.reshape(()) * scalar + self.label_noise * torch.sqrt(scalar / size) * noise
+        return scalar.reshape(-1, 1, 1), cross.reshape(-1, 1, 1), buffers
 
 
 class FiniteSource:
@@ -203,17 +307,24 @@ def batch_source(
     InvalidParameterError
         If a batch is larger than the data set or the data do not fit the model.
     """
-    identity = torch.eye(model.n_inputs, dtype=like.dtype, device=like.device)
     if isinstance(data, Population):
-        matrix = torch.as_tensor(model.teacher_matrix).to(like)
-        return ConstantSource(model.input_variance * identity, model.input_variance * matrix)
+        xx = torch.as_tensor(model.input_covariance).to(like)
+        return ConstantSource(xx, torch.as_tensor(model.teacher_matrix @ model.input_covariance).to(like))
     if isinstance(data, OnlineTeacher):
         if isinstance(sampler, FullBatch):
             raise InvalidParameterError(
                 "An online teacher has no full batch: its samples never end.\n"
                 "Use `population()` for the exact gradient."
             )
-        return OnlineSource(model, data.label_noise, batch_size, like)
+        if isinstance(sampler, BySamples):
+            return SampledSource(model, data.label_noise, batch_size, like)
+        scalar = model.n_inputs == model.n_outputs == 1
+        return (ScalarMomentSource if scalar else MomentSource)(model, data.label_noise, batch_size, like)
+    if isinstance(sampler, ByMoments | BySamples):
+        raise InvalidParameterError(
+            f"`sampler` = {sampler} is given with finite data, expected one that cuts batches from their samples.\n"
+            "Use `WithReplacement()`, `WithoutReplacement()` or `ShuffledEpochs()`."
+        )
     check_finite(model, data, batch_size)
     if isinstance(sampler, FullBatch):
         xx = torch.as_tensor(data.input_covariance).to(like)
@@ -233,10 +344,15 @@ def check_finite(model: BatchModel, data: FiniteData, batch_size: int) -> None:
     if shape != (model.n_outputs, model.n_inputs):
         raise InvalidParameterError(
             f"The data have (outputs, inputs) = {shape}, the model has {(model.n_outputs, model.n_inputs)}.\n"
-            "Build the model from the data, for instance with `DeepLinearChain.from_data`."
+            "Build the model from the data, for instance with `DeepLinearNetwork.from_data`."
         )
-    _check_moment("input variance", data.input_covariance, model.input_variance * np.eye(model.n_inputs))
-    _check_moment("teacher", data.cross_covariance, model.input_variance * model.teacher_matrix)
+    moments = [data.input_covariance, data.cross_covariance]
+    stated = [model.input_covariance, model.teacher_matrix @ model.input_covariance]
+    if isinstance(model, DiagonalNetwork):  # nothing off the diagonal acts on it
+        moments = [np.diag(m) for m in moments]
+        stated = [np.diag(m) for m in stated]
+    _check_moment("input variance", moments[0], stated[0])
+    _check_moment("teacher", moments[1], stated[1])
 
 
 def _check_moment(what: str, measured: NDArray[np.float64], stated: NDArray[np.float64]) -> None:
@@ -246,5 +362,5 @@ def _check_moment(what: str, measured: NDArray[np.float64], stated: NDArray[np.f
         raise InvalidParameterError(
             f"The data's {what} differs from the model's by {error:.3g} (of {scale:.3g}): theory would be asked about "
             "another landscape than the one SGD descends.\n"
-            "Use `DeepLinearChain.from_data(x, y, …)`, or whiten the inputs."
+            "Use `DeepLinearChain.from_data(x, y, …)` or `DeepLinearNetwork.from_data(data, …)`."
         )

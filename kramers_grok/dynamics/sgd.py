@@ -1,56 +1,77 @@
-r"""Discrete SGD on many replicas at once.
+r"""Discrete training on many replicas at once.
 
-One step is :math:`\theta \leftarrow \theta - \eta\,(\nabla \hat L_B(\theta) + \lambda\theta + g\,\xi/\sqrt B)` with
-:math:`\hat L_B` the batch's mean loss and :math:`\xi` standard normal: the batch mean of B samples whose gradients each
-carry independent Gaussian noise of variance :math:`g^2`. Time is η · step.
+One step of plain SGD is
+:math:`\theta \leftarrow \theta - \eta\,(\nabla \hat L_B(\theta) + \lambda\theta + g\,\xi/\sqrt B)` with
+:math:`\hat L_B` the batch's mean loss and :math:`\xi` standard normal: the batch mean of B samples whose gradients
+each carry independent Gaussian noise of variance :math:`g^2`. Time is the sum of η over the steps. Other optimizers
+receive the same noisy gradient. Learning rate, batch size and weight decay may follow schedules; learning rate, weight
+decay and noise may differ between replicas, so that one ensemble holds a whole sweep.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.noise import PerSample
 from kramers_grok.core.rng import Purpose
-from kramers_grok.dynamics import kernels, loop, torch_noise
+from kramers_grok.core.schedules import Schedule
+from kramers_grok.dynamics import kernels, loop
+from kramers_grok.dynamics.batching import Batches, Data, batching
+from kramers_grok.dynamics.hyperparameters import Clock, Hyper, Hyperparameter, Hyperparameters, Tables
+from kramers_grok.dynamics.optimizers import GradientDescent, Optimizer
 from kramers_grok.dynamics.process import Record, State, Watch, resolve_device, starting_points
-from kramers_grok.dynamics.sampling import FullBatch, Sampler, ShuffledEpochs, WithReplacement, batch_source
+from kramers_grok.dynamics.sampling import BySamples, Sampler, ShuffledEpochs
+from kramers_grok.dynamics.update import MEMORY, Rule, Series, Steps, Update, compiled
 from kramers_grok.models.base import BatchModel
-from kramers_grok.models.data import FiniteData, OnlineTeacher, Population
-from kramers_grok.models.deep_linear import ChainModel, DeepLinearNetwork
+from kramers_grok.models.data import FiniteData, OnlineTeacher
+from kramers_grok.models.deep_linear import ChainModel
 from kramers_grok.models.mode import ModeModel
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 
 __all__ = ["SGD"]
 
+MEMBER = "member"  # buffer: which entry of the per-replica hyperparameters a replica has
+
 
 class SGD:
-    r"""Discrete SGD with weight decay, minibatches and optional per-sample Gaussian noise.
+    r"""Discrete training with weight decay, minibatches and optional per-sample Gaussian noise.
 
     Parameters
     ----------
-    model : Mode, DeepLinearChain or DeepLinearNetwork
-        The network; its weight decay is part of the loss. A mode moves in its arc length :math:`x = \sqrt D\,a` with
-        the batch loss of the balanced chain; noise on its gradient acts on x.
+    model : Mode, DeepLinearChain, DeepLinearNetwork or another BatchModel
+        The network. A mode moves in its arc length :math:`x = \sqrt D\,a` with the batch loss of the balanced chain;
+        noise on its gradient acts on x.
     data : OnlineTeacher, Population or FiniteData
         Where batches come from.
-    lr : float
+    lr : float, array_like of shape (replica,) or Schedule
         Learning rate η [time per step].
-    batch_size : int, optional
-        Samples per step B. None with finite data is the full batch.
+    batch_size : int or Schedule, optional
+        Samples per step B; a schedule's values are rounded. None with finite data is the full batch.
+    weight_decay : float, array_like of shape (replica,) or Schedule, optional
+        λ ≥ 0; the model's if not given.
+    optimizer : Optimizer
+        What becomes of the gradient: `GradientDescent`, `Momentum`, `Adam`, `AdamW` or one of your own.
     sampler : Sampler
         How batches are cut from finite data; independent draws with replacement if not given.
     noise : PerSample, optional
-        Isotropic Gaussian noise on every sample's gradient: T = η g²/(2B).
+        Isotropic Gaussian noise on every sample's gradient: T = η g²/(2B) under plain gradient descent. Its variance
+        stays fixed under schedules, and may differ between replicas.
     fused : bool
-        Use a compiled kernel where there is one: one input and one output or population data, not too many weights, on
-        the CPU in float64 (same paths as torch to rounding).
+        Use a compiled kernel where there is one: plain gradient descent, one input and one output or population data,
+        not too many weights, on the CPU in float64 (same paths as torch to rounding).
+    compile : bool
+        Compile the torch update by `torch.compile`, on CUDA into a CUDA graph: worth its start-up for long runs of
+        larger networks. Same paths to rounding.
     n_threads : int
         Threads of the compiled kernel. Paths do not depend on it.
     device : str or torch.device
@@ -71,94 +92,320 @@ class SGD:
     >>> sgd = SGD(chain, teacher(label_noise=0.1), lr=0.1, batch_size=8, noise=per_sample(variance=0.3))
     >>> round(sgd.temperature, 6)
     0.001875
+    >>> sweep = sgd.replace(lr=[0.1, 0.2], weight_decay=0.3)
+    >>> sweep.times(10).tolist()
+    [1.0, 2.0]
     """
 
     is_diffusion = False
 
     def __init__(
         self,
-        model: Mode | DeepLinearChain | DeepLinearNetwork,
-        data: OnlineTeacher | Population | FiniteData,
+        model: Mode | DeepLinearChain | BatchModel,
+        data: Data,
         *,
-        lr: float,
-        batch_size: int | None = None,
+        lr: Hyper,
+        batch_size: int | Schedule | None = None,
+        weight_decay: Hyper | None = None,
+        optimizer: Optimizer | None = None,
         sampler: Sampler | None = None,
         noise: PerSample | None = None,
         fused: bool = True,
+        compile: bool = False,
         n_threads: int = 1,
         device: str | torch.device = "auto",
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        self.lr = checks.positive("lr", lr)
-        self.system = model
+        self._given = {
+            "model": model, "data": data, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay,
+            "optimizer": optimizer, "sampler": sampler, "noise": noise, "fused": fused, "compile": compile,
+            "n_threads": n_threads, "device": device, "dtype": dtype,
+        }  # fmt: skip
+        self.system, self.data, self.noise = model, data, noise
         self.model: BatchModel = _batch_model(model)
-        self.weight_decay = model.weight_decay
-        self._check_stable()
-        self.data = data
-        self.batch_size, self.sampler = _batching(data, batch_size, sampler)
-        self.noise = noise
-        self.device, self.dtype = resolve_device(device), dtype
+        self.optimizer = optimizer or GradientDescent()
         self.n_threads = checks.positive_int("n_threads", n_threads)
+        self.device, self.dtype = resolve_device(device), dtype
+        batch, self.sampler = batching(data, batch_size, sampler)
+        decay = _own_weight_decay(model) if weight_decay is None else weight_decay
+        self._hyper = Hyperparameters(
+            Hyperparameter.read("lr", lr), Hyperparameter.read("weight_decay", decay, zero=True), batch, noise
+        )
+        self._hyper.tables(0, 1)  # raises where the first step is unstable
+        self._check_noise()
+        self._members = self._hyper.n_replicas
+        self._clock = Clock(self._hyper.lr)
         like = torch.empty(0, dtype=dtype, device=self.device)
-        self._source = batch_source(self.model, data, self.batch_size, self.sampler, like)
-        self.noise_variance = noise.variance_for(self.lr, self.batch_size) if noise else 0.0
-        self._amplitude = self.lr * (self.noise_variance / self.batch_size) ** 0.5
-        compiled = fused and self.device.type == "cpu" and dtype == torch.float64
-        self._kernel: kernels.Kernel | None = None
-        if compiled:
-            self._kernel = kernels.sgd_kernel(model, self.model, data, self.batch_size, self.sampler)
+        self._batches = Batches(self.model, data, self._hyper.size, self.sampler, like)
+        self._fused = fused and self.device.type == "cpu" and dtype == torch.float64
+        self._compile = compile
+        # Made when first needed, and shared by twins that need the same: compiling takes longer than a short run.
+        self._kernels: list[kernels.Kernel | None] = []
+        self._rules: list[Rule] = []
 
-    def _check_stable(self) -> None:
-        if self.lr * self.weight_decay >= 2:
+    def _check_noise(self) -> None:
+        heated = self.noise is not None and self.noise.temperature is not None
+        if heated and not isinstance(self.optimizer, GradientDescent):
             raise InvalidParameterError(
-                f"`lr` = {self.lr:g} with weight decay {self.weight_decay:g}, expected lr · weight_decay < 2: "
-                "at the origin each step multiplies the weights by 1 − lr · weight_decay, which grows beyond that.\n"
-                f"Use `lr={0.1 / self.weight_decay:.3g}` or less."
+                f"`noise` is given by its temperature, `optimizer` = {self.optimizer}, expected GradientDescent: only "
+                "there is T = lr · variance / (2 · batch_size).\nUse `per_sample(variance=…)`."
             )
+
+    # ---------------------------------------------------------------- hyperparameters
+
+    @property
+    def lr(self) -> Any:
+        """Learning rate as given: a number, an array of shape (replica,) or a schedule."""
+        return self._hyper.lr.given
+
+    @property
+    def weight_decay(self) -> Any:
+        """Weight decay: a number, an array of shape (replica,) or a schedule."""
+        return self._hyper.weight_decay.given
+
+    @property
+    def batch_size(self) -> Any:
+        """Batch size: a number or a schedule."""
+        given = self._hyper.batch_size.given
+        return int(given) if isinstance(given, float) else given
+
+    @property
+    def noise_variance(self) -> Any:
+        """Per-sample variance g² of the injected noise: a number, or an array of shape (replica,)."""
+        return self._hyper.variance
 
     @property
     def dt(self) -> float:
-        """Time per step: the learning rate."""
-        return self.lr
+        """Time per step: the learning rate.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the learning rate changes or differs between replicas; see `times`.
+        """
+        if isinstance(self.lr, float):
+            return self.lr
+        how = "follows a schedule" if self._hyper.lr.scheduled else "differs between replicas"
+        raise InvalidParameterError(
+            f"`lr` {how}, expected one number: there is no one time per step.\n"
+            "Use `process.times(steps)`, or `process.replace(lr=0.1)` where one step must be like another."
+        )
+
+    def times(self, steps: ArrayLike, replicas: ArrayLike | None = None) -> NDArray[np.float64]:
+        """Time before each step, the sum of the learning rates of the steps taken until then [time].
+
+        Parameters
+        ----------
+        steps : array_like of int
+            Numbers of steps taken since the start.
+        replicas : array_like of int, optional
+            Number of the replica that each entry of `steps` belongs to; every replica at every step if not given.
+
+        Returns
+        -------
+        array
+            Of the shape of `steps`; (replica, *steps) where the learning rate differs between replicas and `replicas`
+            is not given.
+        """
+        return self._clock.times(steps, replicas)
 
     @property
     def period(self) -> int:
-        """Steps of an epoch under shuffled epochs, otherwise 1."""
+        """Steps of an epoch under shuffled epochs, otherwise 1.
+
+        Raises
+        ------
+        InvalidParameterError
+            Under a schedule: the chain's law never repeats.
+        """
+        if not self._hyper.steady:
+            raise InvalidParameterError(
+                "A schedule changes the hyperparameters from step to step, expected the same law at every step: states "
+                "of different steps cannot share a clock.\nUse `process.replace(lr=…, batch_size=…, weight_decay=…)` "
+                "with numbers."
+            )
         if isinstance(self.data, FiniteData) and isinstance(self.sampler, ShuffledEpochs):
-            return self.data.n_samples // self.batch_size
+            return int(self.data.n_samples // self.batch_size)
         return 1
 
     @property
-    def temperature(self) -> float:
-        """Temperature of the per-sample noise, η g²/(2B); the minibatches' own noise is not in it."""
-        return self.lr * self.noise_variance / (2 * self.batch_size)
+    def temperature(self) -> Any:
+        """Temperature of the per-sample noise, η g²/(2B): a number, or an array of shape (replica,).
+
+        The minibatches' own noise is not in it.
+
+        Raises
+        ------
+        InvalidParameterError
+            Under a scheduled learning rate or batch size, or with noise in another optimizer than gradient descent.
+        """
+        if self.noise is None:
+            return 0.0
+        if np.any(self.noise_variance) and not self._plain:
+            raise InvalidParameterError(
+                f"`optimizer` = {self.optimizer}, expected GradientDescent: η g²/(2B) is its temperature alone.\n"
+                "Use `process.noise_variance`."
+            )
+        return self._hyper.temperature
+
+    def replace(self, **changes: Any) -> SGD:
+        """Return the same process with some of its arguments changed."""
+        twin = SGD(**(self._given | changes))
+        if not changes.keys() & {"model", "data", "batch_size", "sampler", "fused", "device", "dtype"}:
+            twin._kernels = self._kernels
+        if not changes.keys() & {"model", "optimizer", "device", "dtype", "compile"}:
+            twin._rules = self._rules
+        return twin
+
+    # ---------------------------------------------------------------- steps
 
     def start(self, n_replicas: int, *, seed: int, point: ArrayLike | None = None) -> State:
-        """Return `n_replicas` replicas at `point` (all weights 0 if None)."""
+        """Return `n_replicas` replicas at `point` (all weights 0 if None).
+
+        Raises
+        ------
+        InvalidParameterError
+            If hyperparameters are given for another number of replicas.
+        """
         theta = starting_points(n_replicas, self.model.n_parameters, point, self.dtype, self.device)
         streams = torch.arange(n_replicas, dtype=torch.int64, device=self.device)
-        return State(theta, streams, 0, checks.seed(seed), self._source.buffers(n_replicas))
+        return State(theta, streams, 0, checks.seed(seed), self._fresh(theta))
+
+    def take_over(self, state: State) -> State:
+        """Return the state of another process as one of this process.
+
+        What this process remembers and the other did not is begun anew; per-replica hyperparameters are dealt out in
+        the order of the rows.
+
+        Examples
+        --------
+        >>> from kramers_grok.models.data import population
+        >>> sgd = SGD(DeepLinearChain(3, 1.0, 0.25), population(), lr=0.1)
+        >>> several = sgd.replace(weight_decay=[0.1, 0.2])
+        >>> several.take_over(sgd.start(2, seed=0)).buffers["member"].tolist()
+        [0, 1]
+        """
+        fresh = self._fresh(state.theta)
+        kept = {n: b for n, b in state.buffers.items() if n in fresh and b.shape == fresh[n].shape and n != MEMBER}
+        return replace(state, buffers=fresh | kept)
+
+    def _fresh(self, theta: Tensor) -> dict[str, Tensor]:
+        """Buffers of replicas that begin."""
+        n_replicas = theta.shape[0]
+        buffers = dict(self._batches.of(self._hyper.size).buffers(n_replicas))
+        buffers |= {MEMORY + name: memory for name, memory in self.optimizer.init(theta).items()}
+        if self._members is None:
+            return buffers
+        if n_replicas != self._members:
+            raise InvalidParameterError(
+                f"`n_replicas` = {n_replicas}, expected {self._members}: hyperparameters are given for so many "
+                f"replicas.\nUse `n_replicas={self._members}`, or one number for all."
+            )
+        return buffers | {MEMBER: torch.arange(n_replicas, dtype=torch.int64, device=theta.device)}
 
     def advance(self, state: State, n_steps: int, watch: Watch | None = None) -> tuple[State, Record]:
         """Take `n_steps` steps; replicas that enter the watched region, or return, stay frozen where they did."""
-        if self._kernel is not None and self._kernel.takes(watch):
-            return self._kernel.advance(
-                state, n_steps, watch, step=self.lr, amplitude=self._amplitude, purpose=Purpose.INJECTED,
-                n_threads=self.n_threads,
-            )  # fmt: skip
-        return loop.run(state, n_steps, self._step(state.seed), self, watch, self._amplitude**2 / 2)
+        self._check_buffers(state)
+        tables = self._hyper.tables(state.step, n_steps)
+        if watch is not None and watch.bridge and not self._plain:
+            raise InvalidParameterError(
+                f"`bridge` = True with `optimizer` = {self.optimizer}, expected GradientDescent: between two steps of "
+                "others there is no Brownian path.\nUse `bridge=False`."
+            )
+        if self._plain and self._kernel is not None:
+            constant = self._members is None and self._hyper.steady
+            if constant and self.weight_decay == _own_weight_decay(self.system):
+                if self._kernel.takes(watch):
+                    return self._kernel.advance(
+                        state, n_steps, watch, step=self.dt, amplitude=float(tables.amplitude),
+                        purpose=Purpose.INJECTED, n_threads=self.n_threads,
+                    )  # fmt: skip
+            elif self._kernel.takes(watch, varying=True):
+                return self._kernel.advance_varying(
+                    state, n_steps, watch, varying=self._varying(state, n_steps, tables), purpose=Purpose.INJECTED,
+                    n_threads=self.n_threads,
+                )  # fmt: skip
+        steps = self._torch_steps(state, tables)
+        return loop.run(state, n_steps, steps, self, watch, steps.scale)
 
-    def _step(self, seed: int) -> loop.Step:
-        def step(theta: Tensor, streams: Tensor, number: int, buffers: loop.Buffers) -> tuple[Tensor, loop.Buffers]:
-            xx, yx, buffers = self._source.moments(seed, streams, number, buffers)
-            moved = theta - self.lr * self.model.batch_gradient(theta, xx, yx)
-            if self._amplitude:
-                shape = theta.shape[1]
-                xi = torch_noise.normals(seed, Purpose.INJECTED, streams, number, shape, dtype=self.dtype)
-                moved = moved + self._amplitude * xi
-            return moved, buffers
+    def _check_buffers(self, state: State) -> None:
+        needed = {MEMORY + name for name in self.optimizer.init(state.theta.narrow(0, 0, 0))}
+        if self._members is not None:
+            needed.add(MEMBER)
+        missing = sorted(needed - set(state.buffers))
+        if missing:
+            raise InvalidParameterError(
+                f"The state lacks `{missing[0]}`: it comes from a process with another optimizer, or with one number "
+                "for all replicas.\nUse `process.take_over(state)`."
+            )
 
-        return step
+    @property
+    def _plain(self) -> bool:
+        """Whether injected noise is a plain displacement, and kernels know the rule."""
+        return isinstance(self.optimizer, GradientDescent)
+
+    @property
+    def _kernel(self) -> kernels.Kernel | None:
+        """The compiled kernel, where there is one."""
+        if not self._fused or isinstance(self.sampler, BySamples):
+            return None
+        if not self._kernels:
+            made = kernels.sgd_kernel(self.system, self.model, self.data, self._hyper.size, self.sampler)
+            self._kernels.append(made)
+        return self._kernels[0]
+
+    @property
+    def _rule(self) -> Rule:
+        """The update of the torch loop."""
+        if not self._rules:
+            update = Update(self.model, self.optimizer)
+            self._rules.append(compiled(update, self.device) if self._compile else update)
+        return self._rules[0]
+
+    @cached_property
+    def _factors(self) -> Mapping[str, Tensor]:
+        """Factors of the per-replica hyperparameters, shape (member,), on the device; exact in double precision."""
+        like = torch.empty(0, dtype=torch.float64, device=self.device)
+        return {name: torch.as_tensor(f).to(like) for name, f in self._hyper.factors().items()}
+
+    def _of(self, state: State, *names: str) -> Tensor | None:
+        """Product of the factors of a state's replicas, shape (replica,); None where there are none."""
+        own = [self._factors[name].index_select(0, state.buffers[MEMBER]) for name in names if name in self._factors]
+        return own[0] if len(own) == 1 else own[0] * own[1] if own else None
+
+    def _varying(self, state: State, n_steps: int, tables: Tables) -> kernels.Varying:
+        def hyper(table: float | NDArray[np.float64], *names: str) -> kernels.Hyper:
+            factor = self._of(state, *names)
+            factors = np.ones(state.n_replicas) if factor is None else factor.numpy()
+            return kernels.Hyper(np.broadcast_to(table, n_steps), factors)
+
+        return kernels.Varying(
+            lr=hyper(tables.lr, "lr"),
+            decay=hyper(tables.weight_decay, "weight_decay"),
+            amplitude=hyper(tables.amplitude, "lr", "noise_amplitude"),
+            batch_size=np.broadcast_to(tables.batch_size, n_steps),
+        )
+
+    def _torch_steps(self, state: State, tables: Tables) -> Steps:
+        """Return the torch steps of one call."""
+
+        def series(table: float | NDArray[np.float64], *names: str) -> Series:
+            return Series(table, self._of(state, *names), state.theta, as_tensors=self._compile)
+
+        return Steps(
+            rule=self._rule,
+            batches=self._batches,
+            seed=state.seed,
+            first=state.step,
+            sizes=tables.batch_size,
+            lr=series(tables.lr, "lr"),
+            weight_decay=series(tables.weight_decay, "weight_decay"),
+            displacement=series(tables.amplitude, "lr", "noise_amplitude"),
+            deviation=None if self._plain else series(tables.noise, "noise_amplitude"),
+            noisy=bool(np.any(self.noise_variance)),
+        )
+
+    # ---------------------------------------------------------------- results
 
     def order_parameters(self, theta: Tensor) -> Tensor:
         """Order parameters, shape (replica, feature)."""
@@ -168,21 +415,20 @@ class SGD:
         """Return the same process without the compiled kernel."""
         twin = object.__new__(SGD)
         twin.__dict__.update(self.__dict__)
-        twin._kernel = None
+        twin._fused, twin._given = False, self._given | {"fused": False}
         return twin
 
     def describe(self) -> Mapping[str, Any]:
-        """Scalar coordinates of a result."""
+        """Coordinates of a result: numbers, arrays of shape (replica,) where replicas differ, schedules as text."""
+        own = isinstance(self.data, FiniteData) or isinstance(self.sampler, BySamples)
         description: dict[str, Any] = {
             "engine": "sgd",
-            "lr": self.lr,
-            "batch_size": self.batch_size,
-            "dt": self.lr,
-            "weight_decay": self.weight_decay,
-            "temperature": self.temperature,
-            "noise_std": self.noise_variance**0.5,
-            "sampler": type(self.sampler).__name__ if isinstance(self.data, FiniteData) else type(self.data).__name__,
+            **self._hyper.describe(),
+            "optimizer": repr(self.optimizer),
+            "sampler": type(self.sampler if own else self.data).__name__,
         }
+        if not self._plain and np.any(self.noise_variance):
+            description.pop("temperature", None)
         if isinstance(self.data, OnlineTeacher):
             description["label_noise"] = self.data.label_noise
         if isinstance(self.system, Mode | DeepLinearChain):
@@ -191,34 +437,12 @@ class SGD:
         return description
 
 
-def _batch_model(system: Mode | DeepLinearChain | DeepLinearNetwork) -> BatchModel:
+def _own_weight_decay(system: Mode | DeepLinearChain | BatchModel) -> float:
+    """The model's weight decay."""
+    return float(system.weight_decay)  # type: ignore[union-attr]
+
+
+def _batch_model(system: Mode | DeepLinearChain | BatchModel) -> BatchModel:
     if isinstance(system, Mode):
         return ModeModel(system)
     return ChainModel(system) if isinstance(system, DeepLinearChain) else system
-
-
-def _batching(
-    data: OnlineTeacher | Population | FiniteData, batch_size: int | None, sampler: Sampler | None
-) -> tuple[int, Sampler]:
-    if isinstance(data, FiniteData):
-        if batch_size is None and not isinstance(sampler, FullBatch | None):
-            raise InvalidParameterError(
-                f"`batch_size` is missing: `sampler` = {sampler} cuts batches, expected to know of how many samples.\n"
-                "Use `batch_size=8`, or leave both out for the full batch."
-            )
-        if batch_size is None or isinstance(sampler, FullBatch):
-            return data.n_samples, FullBatch()
-        return checks.positive_int("batch_size", batch_size), sampler or WithReplacement()
-    if sampler is not None:
-        raise InvalidParameterError(
-            f"`sampler` = {sampler} is given with {type(data).__name__} data, expected a finite data set: only that "
-            "can be cut in several ways.\nLeave `sampler` out, or use `finite(x, y)`."
-        )
-    if batch_size is None:
-        if isinstance(data, OnlineTeacher):
-            raise InvalidParameterError(
-                "`batch_size` is missing: an online teacher's samples never end.\n"
-                "Use `batch_size=8`, or `population()` for the exact gradient."
-            )
-        return 1, WithReplacement()
-    return checks.positive_int("batch_size", batch_size), WithReplacement()

@@ -26,6 +26,7 @@ from kramers_grok.core.threefry import PARITY, ROTATIONS
 
 __all__ = [
     "chi_square",
+    "chi_squares",
     "integers",
     "normals",
     "permutation",
@@ -244,21 +245,52 @@ def chi_square(
         out = np.empty(lanes.size)
         rng_blocks.chi_square_rows(out, dof, low, high, what, lanes, step, index)
         return torch.from_numpy(out).to(dtype)
-    attempts = 1 if dof == 1 else rng.CHI_SQUARE_ATTEMPTS
-    first = rng.FIRST_CHI_SQUARE_BLOCK + rng.CHI_SQUARE_ATTEMPTS * index
-    word0, word1, word2, _ = _quads(seed, purpose, streams, step, first, attempts)
+    return _chi_squares(dof, 1, seed, purpose, streams, step, index).squeeze(1).to(dtype)
+
+
+def chi_squares(
+    dof: int, count: int, seed: int, purpose: int, streams: Tensor, step: int, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """Return chi-square numbers with dof, dof − 1, … degrees of freedom; shape (replica, count).
+
+    Column i is `chi_square` of dof − i degrees of freedom with ``index=i``; count ≤ dof.
+
+    Examples
+    --------
+    >>> pair = chi_squares(4, 2, 0, 1, torch.arange(4), step=0)
+    >>> torch.equal(pair[:, 1], chi_square(3, 0, 1, torch.arange(4), step=0, index=1))
+    True
+    """
+    step = rng.check_step(step)
+    if _compiled(streams):
+        low, high, what, lanes = _arguments(seed, purpose, streams)
+        out = np.empty((count, lanes.size))
+        for index in range(count):
+            rng_blocks.chi_square_rows(out[index], dof - index, low, high, what, lanes, step, index)
+        return torch.from_numpy(np.ascontiguousarray(out.T)).to(dtype)
+    return _chi_squares(dof, count, seed, purpose, streams, step, 0).to(dtype)
+
+
+def _chi_squares(dof: int, count: int, seed: int, purpose: int, streams: Tensor, step: int, first: int) -> Tensor:
+    """Chi-square numbers with dof, dof − 1, … degrees of freedom, numbers `first`, first + 1, … of the step."""
+    attempts, device = rng.CHI_SQUARE_ATTEMPTS, streams.device
+    block = rng.FIRST_CHI_SQUARE_BLOCK + attempts * first
+    word0, word1, word2, _ = (
+        w.reshape(-1, count, attempts) for w in _quads(seed, purpose, streams, step, block, attempts * count)
+    )
     x, _ = _box_muller(word0, word1)
-    if dof == 1:
-        return (x * x).squeeze(1).to(dtype)
-    d = 0.5 * dof - 1.0 / 3.0
-    v = 1.0 + x * (1.0 / math.sqrt(9.0 * d))
+    degrees = dof - torch.arange(count, dtype=torch.float64, device=device).unsqueeze(1)
+    d = 0.5 * degrees - 1.0 / 3.0
+    v = 1.0 + x * (1.0 / torch.sqrt(9.0 * d))
     v = v * v * v
     # The logarithm of v < 0 is NaN, which fails the comparison as it should.
     accepted = torch.log(_unit(word2)) < 0.5 * x * x + d - d * v + d * torch.log(v)
-    tried = torch.arange(attempts, device=streams.device)
-    position = torch.where(accepted, tried, attempts).amin(dim=1, keepdim=True)
-    chosen = v.gather(1, position.clamp(max=attempts - 1))
-    return (2.0 * d * torch.where(position < attempts, chosen, 1.0)).squeeze(1).to(dtype)
+    tried = torch.arange(attempts, device=device)
+    position = torch.where(accepted, tried, attempts).amin(dim=2, keepdim=True)
+    chosen = v.gather(2, position.clamp(max=attempts - 1))
+    by_rejection = 2.0 * d * torch.where(position < attempts, chosen, 1.0)
+    first_normal = x.narrow(2, 0, 1)
+    return torch.where(degrees == 1.0, first_normal * first_normal, by_rejection).squeeze(2)
 
 
 # ---------------------------------------------------------------- indices

@@ -8,6 +8,7 @@ import numpy as np
 
 from kramers_grok.core.noise import per_sample
 from kramers_grok.core.region import Region
+from kramers_grok.core.schedules import Linear
 from kramers_grok.dynamics.langevin import Langevin, TorchSDE
 from kramers_grok.dynamics.process import Process, Watch
 from kramers_grok.dynamics.sampling import WithReplacement
@@ -21,6 +22,8 @@ __all__ = ["warm_up"]
 
 def warm_up(progress: Callable[[str], None] | None = None) -> None:
     """Take one step with each kernel of three layers: the mode, the chain, the smallest network; they stay on disk.
+
+    Of the kernels with hyperparameters that vary: the chain's on a teacher.
 
     Other depths, widths and landscapes are compiled when first used. CPU only.
 
@@ -43,6 +46,9 @@ def warm_up(progress: Callable[[str], None] | None = None) -> None:
         ),
         "SGD on a data set": lambda: SGD(
             chain, finite(x, x), lr=0.1, batch_size=1, sampler=sampler, noise=noise, device="cpu"
+        ),
+        "SGD on a teacher, schedules": lambda: SGD(
+            chain, teacher(label_noise=0.1), lr=Linear(0.1, 0.2, 2), batch_size=2, noise=noise, device="cpu"
         ),
         "noise for torch": lambda: Langevin(
             chain.mode, temperature=1e-3, dt=0.1, integrator=TorchSDE("euler"), device="cpu"

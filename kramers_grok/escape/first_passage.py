@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from kramers_grok.core import checks, schema
 from kramers_grok.core.exceptions import DivergedError, InvalidParameterError
 from kramers_grok.core.region import Region
-from kramers_grok.dynamics.process import Process, Record, State, Watch, select
+from kramers_grok.dynamics.process import Process, Record, State, Watch, common_step, select
 
 __all__ = ["first_passage"]
 
 FIRST_CHUNK = 64
 LAST_CHUNK = 16384
+MOST_STEPS = 10**8
 SETTLING_STEPS = 64  # a blow-up shows within a few steps; see _check_diverged
 
 Progress = Callable[[int, int, float], None]
@@ -53,7 +55,8 @@ def first_passage(
     n_replicas : int
         Number of independent replicas.
     max_time : float
-        Horizon [time]; rounded up to whole steps.
+        Horizon [time]; rounded up to whole steps where all steps take the same time. Under a scheduled learning rate,
+        or with one for each replica, every replica takes the steps that it has until then: one horizon for all.
     seed : int
         Key of all noise.
     start : array_like, shape (parameter,) or (replica, parameter), optional
@@ -72,7 +75,8 @@ def first_passage(
     -------
     xarray.Dataset
         `exit_time` (replica) [time] and `escaped` (replica); False means censored at the horizon. A crossing seen
-        at a step counts at that step without a bridge, half a step earlier with one.
+        at a step counts at that step without a bridge, half a step earlier with one. Hyperparameters that differ
+        between replicas are coordinates along `replica`.
 
     Raises
     ------
@@ -96,36 +100,98 @@ def first_passage(
     )
     n_replicas = checks.positive_int("n_replicas", n_replicas)
     replica_batch = checks.positive_int("replica_batch", replica_batch)
-    if max_time < process.dt:
-        raise checks.invalid("max_time", max_time, f"at least one step, {process.dt:g}", "nothing could move")
     bridge = process.is_diffusion if bridge is None else bridge
     watch = Watch(target, bridge=bridge)
-    n_steps = int(np.ceil(max_time / process.dt * (1 - 1e-12)))
     state = process.start(n_replicas, seed=seed, point=start)
     _check_start(process, state, target)
+    horizon = _Horizon.of(process, max_time, n_replicas)
 
     hit = torch.full((n_replicas,), -1, dtype=torch.int64)
     best = torch.full((n_replicas,), -torch.inf, dtype=torch.float64)
     for begin in range(0, n_replicas, replica_batch):
         numbers = torch.arange(begin, min(begin + replica_batch, n_replicas))
         part = select(state, numbers.to(state.theta.device))
-        _run(process, part, numbers, n_steps, watch, hit, best, progress)
+        _run(process, part, numbers, horizon.last_step, watch, hit, best, progress)
 
     escaped = (hit >= 0).numpy()
-    times = np.where(escaped, (hit.numpy() - 0.5 * bridge) * process.dt, n_steps * process.dt)
-    description = dict(process.describe())
-    coords = description | {"target_threshold": target.threshold} | dict(extra or {})
+    times = np.where(escaped, horizon.hit_times(hit.numpy(), bridge), horizon.time)
+    coords = dict(process.describe()) | {"target_threshold": target.threshold} | dict(extra or {})
+    told = {k: "one for each replica" if isinstance(v, np.ndarray) else v for k, v in coords.items()}
     return schema.exit_dataset(
         times,
         escaped,
-        horizon=n_steps * process.dt,
+        horizon=horizon.time,
         coords={k: v for k, v in coords.items() if k in schema.VARIABLES},
         seed=seed,
         dtype=str(state.theta.dtype).removeprefix("torch."),
         device=str(state.theta.device),
-        configuration=coords | {"n_replicas": n_replicas, "bridge": bridge, "above": target.above},
+        configuration=told | {"n_replicas": n_replicas, "bridge": bridge, "above": target.above},
         extra_vars={"max_score": best.numpy()},
     )
+
+
+@dataclass(frozen=True)
+class _Horizon:
+    """One time at which watching ends, in the steps of every replica.
+
+    Attributes
+    ----------
+    process : Process
+    time : float
+    last_step : Tensor of int64, shape (replica,)
+    dt : float or None
+        Time per step where all steps are alike.
+    """
+
+    process: Process
+    time: float
+    last_step: Tensor
+    dt: float | None
+
+    @classmethod
+    def of(cls, process: Process, max_time: float, n_replicas: int) -> _Horizon:
+        dt = common_step(process)
+        if dt is None:
+            steps = _steps_until(process, max_time, n_replicas)
+            if not steps.min():
+                raise checks.invalid("max_time", max_time, "at least one step of every replica", "nothing could move")
+            return cls(process, max_time, torch.from_numpy(steps), None)
+        if max_time < dt:
+            raise checks.invalid("max_time", max_time, f"at least one step, {dt:g}", "nothing could move")
+        n_steps = int(np.ceil(max_time / dt * (1 - 1e-12)))
+        return cls(process, n_steps * dt, torch.full((n_replicas,), n_steps, dtype=torch.int64), dt)
+
+    def hit_times(self, hit: NDArray[np.int64], bridge: bool) -> NDArray[np.float64]:
+        """Times of hits at steps `hit`; in the middle of the step if found by a bridge."""
+        if self.dt is not None:
+            return np.asarray((hit - 0.5 * bridge) * self.dt)
+        replicas = np.arange(len(hit))
+        after = self.process.times(hit.clip(0), replicas)
+        return 0.5 * (after + self.process.times((hit - 1).clip(0), replicas)) if bridge else after
+
+
+def _steps_until(process: Process, max_time: float, n_replicas: int) -> NDArray[np.int64]:
+    """Steps that each replica takes until `max_time`, shape (replica,), by bisection: time only grows."""
+    replicas = np.arange(n_replicas)
+    latest = max_time * (1 + 1e-12)
+
+    def over(steps: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return np.broadcast_to(process.times(steps, replicas), steps.shape) > latest
+
+    low, high = np.zeros(n_replicas, dtype=np.int64), np.ones(n_replicas, dtype=np.int64)
+    while not (far := over(high)).all():
+        reached = process.times(high, replicas)
+        low, high = np.where(far, low, high), np.where(far, high, 2 * high)
+        if high.max() > MOST_STEPS or (process.times(high, replicas) == reached)[~far].any():
+            raise checks.invalid(
+                "max_time", max_time, f"a time that is reached in {MOST_STEPS:.0e} steps",
+                f"after {high.max()} steps it is {np.min(reached):.6g}", "Use a schedule that does not end at 0.",
+            )  # fmt: skip
+    while (high - low > 1).any():
+        middle = (low + high) // 2
+        far = over(middle)
+        low, high = np.where(far, low, middle), np.where(far, middle, high)
+    return low
 
 
 def _check_start(process: Process, state: State, target: Region) -> None:
@@ -147,28 +213,29 @@ def _run(
     process: Process,
     state: State,
     numbers: Tensor,
-    n_steps: int,
+    last_step: Tensor,
     watch: Watch,
     hit: Tensor,
     best: Tensor,
     progress: Progress | None,
 ) -> None:
     """Run one batch to the horizon and write what happened at `numbers` of `hit` and `best`."""
-    while state.step < n_steps and state.n_replicas:
-        # Chunks grow with the time passed: few host reads, little work on replicas that have left.
-        chunk = min(max(FIRST_CHUNK, state.step // 8), LAST_CHUNK, n_steps - state.step)
+    last = last_step[numbers]
+    while state.n_replicas:
+        # Chunks grow with the time passed: few host reads, little work on replicas that have left. They end where the
+        # next replica's time is up: nothing that happens later is seen.
+        chunk = min(max(FIRST_CHUNK, state.step // 8), LAST_CHUNK, int(last.min()) - state.step)
         moved, record = process.advance(state, chunk, watch)
         _check_diverged(process, state, moved, record, numbers)
-        left = record.hit_step >= 0
         hit[numbers] = record.hit_step.cpu()
         best[numbers] = torch.maximum(best[numbers], record.best.cpu().to(torch.float64))
-        stay = torch.nonzero(~left)[:, 0]
+        stay = torch.nonzero((record.hit_step.cpu() < 0) & (last > moved.step))[:, 0]
         if len(stay) < moved.n_replicas:
-            moved = select(moved, stay)
-            numbers = numbers[stay.cpu()]
+            moved = select(moved, stay.to(moved.theta.device))
+            numbers, last = numbers[stay], last[stay]
         state = moved
         if progress is not None:
-            progress(int((hit >= 0).sum()), len(hit), state.step * process.dt)
+            progress(int((hit >= 0).sum()), len(hit), float(np.max(process.times(state.step))))
 
 
 def _check_diverged(process: Process, before: State, after: State, record: Record, numbers: Tensor) -> None:
@@ -185,7 +252,9 @@ def _check_diverged(process: Process, before: State, after: State, record: Recor
         index = torch.nonzero(bad)[:, 0]
         horizon = after.step - before.step + SETTLING_STEPS
         step = _first_bad_step(process, select(before, index), horizon)
-        raise _diverged(numbers[index.cpu()], step, process.dt)
+        which = numbers[index.cpu()]
+        before_it, after_it = (process.times(np.full(len(which), s), which.numpy()) for s in (step - 1, step))
+        raise _diverged(which, step, float(np.max(after_it - before_it)))
 
 
 def _first_bad_step(process: Process, state: State, horizon: int) -> int:

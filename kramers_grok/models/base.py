@@ -61,15 +61,19 @@ class BatchModel(Model, Protocol):
         ...
 
     @property
-    def input_variance(self) -> float:
-        """Variance q of every input."""
+    def input_covariance(self) -> NDArray[np.float64]:
+        """Second moments of the inputs Σ_xx, shape (input, input)."""
         ...
 
-    def batch_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
-        """Gradient of a batch's loss, weight decay included.
+    def data_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
+        """Gradient of a batch's loss without weight decay, shape (replica, parameter).
 
         `xx` has shape (replica or 1, input, input), `yx` (replica or 1, output, input).
         """
+        ...
+
+    def batch_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
+        """`data_gradient` + λ θ, with the model's own weight decay λ."""
         ...
 
 

@@ -11,7 +11,19 @@ from numpy.typing import ArrayLike, NDArray
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 
-__all__ = ["FiniteData", "OnlineTeacher", "Population", "autoencoding", "digits", "finite", "population", "teacher"]
+__all__ = [
+    "FiniteData",
+    "OnlineTeacher",
+    "Population",
+    "autoencoding",
+    "digits",
+    "finite",
+    "linear_teacher_data",
+    "population",
+    "subsample",
+    "teacher",
+    "whitened",
+]
 
 Array = NDArray[np.float64]
 
@@ -142,6 +154,117 @@ def autoencoding(x: ArrayLike, *, center: bool = True) -> FiniteData:
     if center:
         array = array - array.mean(axis=0)
     return FiniteData(array, array)
+
+
+def subsample(data: FiniteData, n_samples: int, *, seed: int) -> FiniteData:
+    """Return `n_samples` different samples, drawn at random and in random order.
+
+    Under one seed a smaller set is the beginning of a larger one.
+
+    Raises
+    ------
+    InvalidParameterError
+        If there are not so many samples.
+
+    Examples
+    --------
+    >>> data = finite([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    >>> part = subsample(data, 2, seed=0)
+    >>> part.n_samples, bool((part.y == 2 * part.x).all())
+    (2, True)
+    """
+    count = checks.positive_int("n_samples", n_samples)
+    if count > data.n_samples:
+        raise checks.invalid(
+            "n_samples", count, f"at most {data.n_samples}", "the data set has no more samples, and none is drawn twice"
+        )
+    chosen = np.random.default_rng(checks.seed(seed)).permutation(data.n_samples)[:count]
+    return FiniteData(data.x[chosen], data.y[chosen])
+
+
+def whitened(x: ArrayLike, *, tolerance: float = 1e-9) -> Array:
+    """Return inputs turned and scaled so that their second moments are exactly 1: xᵀx/N = 1, to rounding.
+
+    Parameters
+    ----------
+    x : array_like, shape (sample, dimension)
+        Not centred here.
+    tolerance : float
+        Directions whose standard deviation is below it, relative to the largest, are dropped.
+
+    Returns
+    -------
+    ndarray, shape (sample, rank)
+        Columns in the order of the variance they had, largest first.
+
+    Raises
+    ------
+    InvalidParameterError
+        If all inputs are 0, or `tolerance` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> x = whitened([[3.0, 1.0], [-3.0, 1.0], [3.0, -1.0], [-3.0, -1.0]])
+    >>> (x.T @ x / 4).round(12).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    inputs = _columns("x", x)
+    u, s, _ = np.linalg.svd(inputs, full_matrices=False)
+    if s[0] == 0:
+        raise checks.invalid("x", "all zeros", "inputs that vary", "nothing can be scaled to variance 1")
+    kept = s > checks.fraction("tolerance", tolerance) * s[0]
+    return np.asarray(u[:, kept] * len(inputs) ** 0.5)
+
+
+def linear_teacher_data(
+    matrix: ArrayLike, *, n_samples: int, label_noise: float, seed: int, whiten: bool = False
+) -> FiniteData:
+    """Return samples of a linear teacher, y = M x + s·n, with standard normal inputs and noise.
+
+    Parameters
+    ----------
+    matrix : array_like, shape (output, input), or (K,)
+        M; K numbers are a diagonal.
+    n_samples : int
+        N. Under one seed a smaller set is the beginning of a larger one, unless it is whitened.
+    label_noise : float
+        s ≥ 0.
+    whiten : bool
+        Turn and scale the inputs so that xᵀx/N = 1 exactly, which needs N ≥ d; noise is added afterwards. A network
+        from these data is white, and its teacher is M + s·nᵀx/N.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a parameter is out of range, or fewer samples than inputs are to be whitened.
+
+    Examples
+    --------
+    >>> data = linear_teacher_data([2.0, 1.0], n_samples=50, label_noise=0.0, seed=0, whiten=True)
+    >>> data.cross_covariance.round(12).tolist()
+    [[2.0, 0.0], [0.0, 1.0]]
+    """
+    teacher_map = checks.finite_array("matrix", matrix)
+    teacher_map = np.diag(teacher_map) if teacher_map.ndim == 1 else teacher_map
+    if teacher_map.ndim != 2:
+        raise checks.invalid("matrix", checks.Described(f"array of shape {teacher_map.shape}"), "one or two dimensions")
+    outputs, inputs = teacher_map.shape
+    count, noise = checks.positive_int("n_samples", n_samples), checks.non_negative("label_noise", label_noise)
+    # Streams of their own, so that neither depends on how many numbers the other took.
+    streams = np.random.SeedSequence(checks.seed(seed)).spawn(2)
+    x, n = (
+        np.random.default_rng(s).normal(size=(count, width))
+        for s, width in zip(streams, (inputs, outputs), strict=True)
+    )
+    if whiten:
+        if count < inputs:
+            raise checks.invalid(
+                "n_samples", count, f"at least {inputs}", "fewer samples than inputs cannot have second moments 1",
+                "Use `whiten=False`.",
+            )  # fmt: skip
+        u, _, vt = np.linalg.svd(x, full_matrices=False)
+        x = u @ vt * count**0.5  # the nearest whitened inputs: singular values set to √N, axes kept
+    return FiniteData(x, x @ teacher_map.T + noise * n)
 
 
 def digits() -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -14,52 +14,24 @@ from torch import Tensor
 
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
-from kramers_grok.models.base import SymbolicModel
-from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
+from kramers_grok.models.arguments import covariance, teacher_map
+from kramers_grok.models.chain import ChainModel
+from kramers_grok.models.data import FiniteData
+from kramers_grok.theory.deep_linear import Mode
+from kramers_grok.theory.features import Features, features_of
+from kramers_grok.theory.phases import FeatureSpectrum
 from kramers_grok.theory.saddles import MatrixNetwork, StationaryPoint
 
 __all__ = ["ChainModel", "DeepLinearNetwork"]
 
+Array = NDArray[np.float64]
 
-class ChainModel(SymbolicModel):
-    """The scalar chain as a torch model: parameters a_1 … a_D, order parameter m = ∏ a_l.
-
-    Parameters
-    ----------
-    chain : DeepLinearChain
-    """
-
-    n_inputs = 1
-    n_outputs = 1
-
-    def __init__(self, chain: DeepLinearChain) -> None:
-        super().__init__(chain.landscape)
-        self.chain = chain
-
-    @property
-    def input_variance(self) -> float:
-        """Variance q of the input."""
-        return self.chain.input_variance
-
-    @property
-    def teacher_matrix(self) -> NDArray[np.float64]:
-        """Teacher's map, shape (1, 1)."""
-        return np.array([[self.chain.singular_value]])
-
-    def batch_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
-        """(xx·m − yx) ∂m/∂a_l + λ a_l, shape (replica, parameter)."""
-        weights = theta.unbind(-1)
-        below = [torch.ones_like(weights[0])]
-        for weight in weights[:-1]:
-            below.append(below[-1] * weight)
-        above = [torch.ones_like(weights[0])]
-        for weight in reversed(weights[1:]):
-            above.append(above[-1] * weight)
-        above.reverse()
-        others = torch.stack([b * a for b, a in zip(below, above, strict=True)], dim=-1)
-        m = below[-1] * weights[-1]
-        residual = xx.reshape(-1) * m - yx.reshape(-1)
-        return residual.unsqueeze(1) * others + self.chain.weight_decay * theta
+# Second moments of whitened data are q·1 up to rounding; such a network is white.
+_WHITE = 1e-10
+# Largest correlation of two features' inputs that counts as none.
+_SHARED = 1e-6
+# Entries of all features' dyads u_k v_kᵀ that are multiplied out at once; beyond that memory is the limit.
+_FEW = 4096
 
 
 class _Constants(NamedTuple):
@@ -73,13 +45,15 @@ class _Constants(NamedTuple):
 
 
 class DeepLinearNetwork:
-    r"""A deep linear network W_D … W_1 that learns a linear teacher M from white inputs.
+    r"""A deep linear network W_D … W_1 that learns a linear teacher M.
 
-    .. math:: F = \tfrac q2 \|M - W_D\cdots W_1\|_F^2 + \tfrac\lambda2 \sum_l \|W_l\|_F^2
+    .. math:: F = \tfrac12 \operatorname{tr}\big[(M - W)\,\Sigma_{xx}\,(M - W)^T\big]
+        + \tfrac\lambda2 \sum_l \|W_l\|_F^2, \qquad W = W_D\cdots W_1,
 
-    which is the population loss up to the label noise's constant. The order parameters are
-    :math:`m_k = u_k^T W_D\cdots W_1 v_k` with the teacher's singular vectors, strongest feature first.
-    Parameters are the entries of W_1, …, W_D, row by row, in one row of `theta`.
+    which is the population loss up to the constant that no W removes. White inputs, :math:`\Sigma_{xx} = q\,1`, are the
+    default. The order parameters are :math:`m_k = u_k^T W v_k` with the singular vectors of
+    :math:`\Sigma_{yx} = M\Sigma_{xx}`, strongest feature first: in the order of :math:`q_k\sigma_k^{2-2/D}`, that of
+    `spectrum`. Parameters are the entries of W_1, …, W_D, row by row, in one row of `theta`.
 
     Parameters
     ----------
@@ -90,12 +64,16 @@ class DeepLinearNetwork:
     weight_decay : float
         λ > 0.
     input_variance : float
-        q > 0, the variance of every input.
+        q > 0, the variance of every input; leave it out where `input_covariance` is given.
+    input_covariance : array_like, shape (d, d), optional
+        Second moments Σ_xx of inputs that are not white. They need not share vectors with the teacher to be trained
+        on, but `spectrum`, `mode`, `singular_values` and `ordered_state` then raise, because features couple; the order
+        parameters come in the order of the covariances c_k.
 
     Raises
     ------
     InvalidParameterError
-        If shapes do not fit or a parameter is out of range.
+        If shapes do not fit, a parameter is out of range, or Σ_xx is not symmetric and positive semi-definite.
 
     Examples
     --------
@@ -105,6 +83,9 @@ class DeepLinearNetwork:
     >>> theta = torch.zeros(1, 12, dtype=torch.float64)
     >>> network.energy(theta).item(), network.order_parameters(theta).tolist()
     (2.5, [[0.0, 0.0]])
+    >>> autoencoder = DeepLinearNetwork((2, 3, 2), [1.0, 1.0], weight_decay=0.1, input_covariance=np.diag([1.0, 4.0]))
+    >>> autoencoder.spectrum.input_variances
+    (4.0, 1.0)
     """
 
     def __init__(
@@ -114,6 +95,7 @@ class DeepLinearNetwork:
         *,
         weight_decay: float,
         input_variance: float = 1.0,
+        input_covariance: ArrayLike | None = None,
     ) -> None:
         self.widths = tuple(checks.positive_int("widths", w) for w in widths)
         if len(self.widths) < 3:
@@ -122,23 +104,50 @@ class DeepLinearNetwork:
                 "Use `widths=(d, h, o)` for a network with one hidden layer."
             )
         self.weight_decay = checks.positive("weight_decay", weight_decay)
+        self._matrix = teacher_map(teacher_matrix, self.widths[0], self.widths[-1])
         self._input_variance = checks.positive("input_variance", input_variance)
-        matrix = checks.finite_array("teacher_matrix", teacher_matrix)
-        if matrix.ndim == 1 and len(matrix) <= min(self.widths[0], self.widths[-1]):
-            diagonal = np.zeros((self.widths[-1], self.widths[0]))
-            np.fill_diagonal(diagonal[: len(matrix), : len(matrix)], matrix)
-            matrix = diagonal
-        if matrix.shape != (self.widths[-1], self.widths[0]):
-            raise InvalidParameterError(
-                f"`teacher_matrix` has shape {matrix.shape}, expected ({self.widths[-1]}, {self.widths[0]}) = "
-                "(outputs, inputs): it maps inputs to outputs.\nUse `teacher_matrix.T`, or change `widths`."
-            )
-        if not matrix.any():
-            raise InvalidParameterError(
-                "`teacher_matrix` is all zeros, expected at least one singular value > 0: there is nothing to learn."
-            )
-        self._matrix = matrix
+        self._covariance: Array | None = None  # of inputs that are not white
+        if input_covariance is not None:
+            self._covariance = covariance(input_covariance, self.widths[0], self._input_variance)
+            q = float(np.diag(self._covariance).mean())
+            if np.abs(self._covariance - q * np.eye(self.n_inputs)).max() <= _WHITE * q:
+                self._input_variance, self._covariance = q, None
+            elif not (self._matrix @ self._covariance).any():
+                raise InvalidParameterError(
+                    "`teacher_matrix` · `input_covariance` is all zeros, expected inputs on which the teacher acts: "
+                    "there is nothing to learn."
+                )
         self._moved: dict[tuple[torch.dtype, torch.device], _Constants] = {}
+
+    @classmethod
+    def from_data(cls, data: FiniteData, hidden: Sequence[int], *, weight_decay: float) -> Self:
+        """Return the network whose population is a data set: Σ_xx and the least-squares teacher are the data's.
+
+        Parameters
+        ----------
+        data : FiniteData
+            Not centred here: a network without biases does not either.
+        hidden : sequence of int
+            Hidden widths (h_1, …, h_{D−1}).
+        weight_decay : float
+
+        Raises
+        ------
+        InvalidParameterError
+            If inputs and outputs are uncorrelated or `hidden` is empty.
+
+        Examples
+        --------
+        >>> from kramers_grok.models.data import autoencoding
+        >>> network = DeepLinearNetwork.from_data(autoencoding([[3.0, 0], [-3, 0], [0, 1], [0, -1]]), (4, 4),
+        ...     weight_decay=0.1)
+        >>> network.widths, network.spectrum.input_variances
+        ((2, 4, 4, 2), (4.5, 0.5))
+        """
+        widths = (data.x.shape[1], *hidden, data.y.shape[1])
+        # The smallest M with M Σ_xx = Σ_yx. From the samples: their moments have the square of their condition number.
+        matrix = np.linalg.lstsq(data.x, data.y, rcond=None)[0].T
+        return cls(widths, matrix, weight_decay=weight_decay, input_covariance=data.input_covariance)
 
     @property
     def depth(self) -> int:
@@ -156,31 +165,140 @@ class DeepLinearNetwork:
         return self.widths[-1]
 
     @property
+    def is_white(self) -> bool:
+        """Whether all inputs have one variance and are uncorrelated."""
+        return self._covariance is None
+
+    @property
     def input_variance(self) -> float:
-        """Variance q of every input."""
+        """Variance q of every input.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the inputs are not white.
+        """
+        self._require_white("has no one input variance")
         return self._input_variance
 
     @property
-    def teacher_matrix(self) -> NDArray[np.float64]:
+    def input_covariance(self) -> Array:
+        """Second moments of the inputs Σ_xx, shape (input, input)."""
+        return self._input_variance * np.eye(self.n_inputs) if self._covariance is None else self._covariance
+
+    @property
+    def teacher_matrix(self) -> Array:
         """Teacher's map M, shape (output, input)."""
         return self._matrix
 
+    def _require_white(self, what: str) -> None:
+        if not self.is_white:
+            raise InvalidParameterError(
+                f"This network {what}: its inputs are not white, and that theory is for white inputs.\n"
+                "Use `network.spectrum` for its features, or whiten the inputs with `whitened(x)`."
+            )
+
     @cached_property
-    def _svd(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """U (output, output), singular values without zeros, Vᵀ (input, input) of the teacher."""
-        u, values, vt = np.linalg.svd(self._matrix)
-        return u, values[values > 1e-12 * values[0]], vt
+    def _features(self) -> Features:
+        """Singular vectors of Σ_yx, strongest feature first; by covariance where features couple."""
+        if self._covariance is None:
+            u, values, vt = np.linalg.svd(self._matrix)
+            values = values[values > 1e-12 * values[0]]
+            q = self._input_variance
+            return Features(u, q * values, vt, q * np.eye(self.n_inputs))
+        features = features_of(self._covariance, self._matrix @ self._covariance)
+        return features.by_strength(self.depth) if features.worst_correlation[0] <= _SHARED else features
 
     @property
-    def singular_values(self) -> NDArray[np.float64]:
-        """Singular values of the teacher, strongest first; zeros left out."""
-        return self._svd[1]
+    def n_features(self) -> int:
+        """Number of features, the rank of Σ_yx."""
+        return self._features.rank
+
+    @cached_property
+    def singular_values(self) -> Array:
+        """Singular value σ_k = c_k/q_k of every feature, strongest first; zeros left out.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the inputs do not share singular vectors with the teacher (as `spectrum`, `mode`, `ordered_state`).
+        """
+        if self._covariance is None:
+            values = np.linalg.svd(self._matrix, compute_uv=True)[1]
+            return np.asarray(values[values > 1e-12 * values[0]])
+        self._features.require_shared(_SHARED)
+        return self._features.singular_values
+
+    @cached_property
+    def spectrum(self) -> FeatureSpectrum:
+        """Theory of the features, in the order of `order_parameters`; raises as `singular_values`."""
+        values = self.singular_values
+        q = np.full(len(values), self._input_variance) if self.is_white else self._features.input_variances
+        count = min(self.n_inputs, self.n_outputs)
+        return FeatureSpectrum(tuple(values.tolist()), tuple(q.tolist()), count)
 
     @cached_property
     def theory(self) -> MatrixNetwork:
-        """Stationary points, spectra and barriers of this network."""
+        """Stationary points, spectra and barriers of this network.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the inputs are not white.
+        """
+        self._require_white("has no theory of its whole weight space")
         values = tuple(float(s) for s in self.singular_values)
         return MatrixNetwork(self.widths, values, self.weight_decay, self._input_variance)
+
+    def mode(self, feature: int = 0) -> Mode:
+        """Theory of one feature's balanced mode; raises as `singular_values`."""
+        return self.spectrum.modes(self.depth, self.weight_decay)[feature]
+
+    def ordered_state(self, features: Sequence[int]) -> Tensor:
+        """Weights of the state that has learned a set of features: balanced, aligned, the rest 0.
+
+        Parameters
+        ----------
+        features : sequence of int
+            Learned features, strongest 0; the i-th of them uses unit i of every hidden layer. Empty: all weights 0.
+
+        Returns
+        -------
+        Tensor, shape (parameter,)
+            float64; a stationary point of `energy`, a minimum only where `spectrum.phases` lists the set.
+
+        Raises
+        ------
+        InvalidParameterError
+            For features that do not exist or repeat, or more of them than the narrowest hidden layer has units.
+        NoBarrierError
+            If λ is not below the spinodal of one of them.
+
+        Examples
+        --------
+        >>> network = DeepLinearNetwork((2, 3, 3, 2), [2.0, 1.0], weight_decay=0.1)
+        >>> theta = network.ordered_state([0])
+        >>> network.order_parameters(theta[None])[0].abs().round(decimals=4).tolist()
+        [1.9195, 0.0]
+        """
+        chosen = [checks.positive_int("features", k, minimum=0) for k in features]
+        modes = self.spectrum.modes(self.depth, self.weight_decay)
+        narrowest = min(self.widths[1:-1])
+        if len(set(chosen)) < len(chosen) or any(k >= len(modes) for k in chosen) or len(chosen) > narrowest:
+            raise checks.invalid(
+                "features", chosen, f"at most {narrowest} different numbers below {len(modes)}",
+                "each learned feature occupies a unit of every hidden layer",
+                "Use `range(n)` for the n strongest features.",
+            )  # fmt: skip
+        u, vt = self._features.left, self._features.right
+        layers = [np.zeros((above, below)) for below, above in pairwise(self.widths)]
+        for unit, k in enumerate(chosen):
+            amplitude = modes[k].learned_amplitude()
+            layers[0][unit] = amplitude * vt[k]
+            layers[-1][:, unit] = amplitude * u[:, k]
+            for layer in layers[1:-1]:
+                layer[unit, unit] = amplitude
+        return torch.from_numpy(np.concatenate([layer.ravel() for layer in layers]))
 
     def embed(self, point: StationaryPoint | ArrayLike) -> Tensor:
         """Weights of a point of `theory` in the teacher's own basis: W_1 → W_1 Vᵀ, W_D → U W_D.
@@ -214,7 +332,7 @@ class DeepLinearNetwork:
                 f"`point` has shape {tuple(theta.shape)}, expected (..., {self.n_parameters}): one row holds the "
                 f"weights of widths {self.widths}.\nUse `network.theory.state(rank)`."
             )
-        u, _, vt = (torch.from_numpy(a) for a in self._svd)
+        u, vt = torch.from_numpy(self._features.left), torch.from_numpy(self._features.right)
         layers = self.layers(theta.reshape(-1, self.n_parameters))
         layers[0], layers[-1] = layers[0] @ vt, u @ layers[-1]
         return torch.cat([w.reshape(len(w), -1) for w in layers], dim=1).reshape(theta.shape)
@@ -243,17 +361,22 @@ class DeepLinearNetwork:
 
     def energy(self, theta: Tensor) -> Tensor:
         """Population loss with weight decay (label noise left out), shape (replica,)."""
-        residual = self.product(theta) - self._constants(theta).teacher
-        fit = residual.square().sum(dim=(-2, -1))
-        return 0.5 * self._input_variance * fit + 0.5 * self.weight_decay * theta.square().sum(dim=-1)
+        constants = self._constants(theta)
+        residual = self.product(theta) - constants.teacher
+        if self._covariance is None:
+            fit = 0.5 * self._input_variance * residual.square().sum(dim=(-2, -1))
+        else:
+            weighted = torch.bmm(residual, constants.xx.expand(len(residual), -1, -1))
+            fit = 0.5 * (weighted * residual).sum(dim=(-2, -1))
+        return fit + 0.5 * self.weight_decay * theta.square().sum(dim=-1)
 
     def gradient(self, theta: Tensor) -> Tensor:
         """Gradient of `energy`, shape (replica, parameter)."""
         constants = self._constants(theta)
         return self.batch_gradient(theta, constants.xx, constants.yx)
 
-    def batch_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
-        """Gradient of a batch's loss, weight decay included: A_lᵀ (W Σ̂_xx − Σ̂_yx) B_lᵀ + λ W_l."""
+    def data_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
+        """Gradient of a batch's loss without weight decay: A_lᵀ (W Σ̂_xx − Σ̂_yx) B_lᵀ, shape (replica, parameter)."""
         layers = self.layers(theta)
         below = self._products_below(layers)
         replicas = theta.shape[0]
@@ -266,26 +389,38 @@ class DeepLinearNetwork:
             if index:
                 back = torch.bmm(layers[index].transpose(1, 2), back)
         gradients.reverse()
-        return torch.cat(gradients, dim=-1) + self.weight_decay * theta
+        return torch.cat(gradients, dim=-1)
+
+    def batch_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
+        """`data_gradient` + λ W_l, shape (replica, parameter)."""
+        return self.data_gradient(theta, xx, yx) + self.weight_decay * theta
 
     def _constants(self, like: Tensor) -> _Constants:
         """Return the network's constants in the dtype and on the device of `like`, moved there once."""
         key = (like.dtype, like.device)
         if key not in self._moved:
-            u, values, vt = self._svd
-            rank = len(values)
-            arrays = (self._matrix, u[:, :rank].T.copy(), vt[:rank])
+            features = self._features
+            rank = features.rank
+            arrays = (self._matrix, features.left[:, :rank].T.copy(), features.right[:rank])
             teacher, left, right = (torch.as_tensor(a).to(like) for a in arrays)
-            identity = torch.eye(self.n_inputs, dtype=like.dtype, device=like.device)
-            xx, yx = (self._input_variance * m.unsqueeze(0) for m in (identity, teacher))
+            if self._covariance is None:
+                identity = torch.eye(self.n_inputs, dtype=like.dtype, device=like.device)
+                xx, yx = (self._input_variance * m.unsqueeze(0) for m in (identity, teacher))
+            else:
+                moments = (self._covariance, self._matrix @ self._covariance)
+                xx, yx = (torch.as_tensor(m).to(like).unsqueeze(0) for m in moments)
             self._moved[key] = _Constants(teacher, xx, yx, left.reshape(1, rank, -1, 1), right.reshape(1, rank, 1, -1))
         return self._moved[key]
 
+    def input_vectors(self, like: Tensor) -> Tensor:
+        """Right singular vector v_k of every feature in the dtype and on the device of `like`, (feature, input)."""
+        return self._constants(like).right.squeeze(2).squeeze(0)
+
     def order_parameters(self, theta: Tensor) -> Tensor:
         """m_k = u_kᵀ W v_k, strongest feature first, shape (replica, feature)."""
-        constants = self._constants(theta)
-        return (constants.left * self.product(theta).unsqueeze(1) * constants.right).sum(dim=(-2, -1))
-
-    def mode(self, feature: int = 0) -> Mode:
-        """Theory of one feature's balanced mode."""
-        return Mode(self.depth, float(self.singular_values[feature]), self.weight_decay, self._input_variance)
+        left, right = self._constants(theta)[3:]
+        product = self.product(theta)
+        if self.n_features * self.n_inputs * self.n_outputs <= _FEW:
+            return (left * product.unsqueeze(1) * right).sum(dim=(-2, -1))
+        seen = torch.bmm(left.squeeze(-1).expand(len(product), -1, -1), product)
+        return (seen * right.squeeze(2)).sum(dim=-1)

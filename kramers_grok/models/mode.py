@@ -52,7 +52,16 @@ class ModeModel(SymbolicModel):
         """Teacher's map, shape (1, 1)."""
         return np.array([[self.mode.singular_value]])
 
-    def batch_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
-        """(xx·m − yx) dm/dx + λ x, shape (replica, 1)."""
+    @property
+    def input_covariance(self) -> NDArray[np.float64]:
+        """Second moment of the input, shape (1, 1)."""
+        return np.array([[self.mode.input_variance]])
+
+    def data_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
+        """(xx·m − yx) dm/dx, shape (replica, 1)."""
         residual = xx.reshape(-1, 1) * self.order_parameters(theta) - yx.reshape(-1, 1)
-        return residual * self._slope(theta.squeeze(-1)) + self.mode.weight_decay * theta
+        return residual * self._slope(theta.squeeze(-1))
+
+    def batch_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
+        """`data_gradient` + λ x, shape (replica, 1)."""
+        return self.data_gradient(theta, xx, yx) + self.mode.weight_decay * theta

@@ -208,7 +208,7 @@ def sgd_exit_time(
     lr = _step("lr", lr, mode)
     batch_size = checks.positive_int("batch_size", batch_size)
     label_noise = checks.non_negative("label_noise", label_noise)
-    variance = noise.variance_for(lr, batch_size) if noise is not None else 0.0
+    variance = float(noise.variance_for(lr, batch_size)) if noise is not None else 0.0
     interval = _interval(mode, target, start)
     if variance == 0:
         _check_reachable(target, label_noise)

@@ -163,8 +163,10 @@ def mode_start(mode: Mode, target: Region, start: ArrayLike | None) -> float:
     """
     if target.feature != 0:
         raise checks.invalid("target.feature", target.feature, "0", "a mode has one order parameter")
-    default = 0.0 if target.above else np.sqrt(mode.depth) * mode.learned_amplitude()
-    origin = default if start is None else checks.finite("start", np.asarray(start).item())
+    if start is not None:
+        origin = checks.finite("start", np.asarray(start).item())
+    else:
+        origin = 0.0 if target.above else float(np.sqrt(mode.depth) * mode.learned_amplitude())
     m = float(mode.landscape.order_parameters_at(np.array([origin]))[0])
     if target.contains(m):
         raise InvalidParameterError(

@@ -144,7 +144,7 @@ class Program(NamedTuple):
 
 
 def gradient_program(
-    widths: Sequence[int], xx: sympy.Expr, yx: Sequence[Sequence[sympy.Expr]], weight_decay: float
+    widths: Sequence[int], xx: sympy.Expr, yx: Sequence[Sequence[sympy.Expr]], weight_decay: float | sympy.Expr
 ) -> Program:
     r"""Gradient of a batch's loss, :math:`A_l^T (xx\,W - yx) B_l^T + \lambda W_l` for each layer l.
 
@@ -160,7 +160,7 @@ def gradient_program(
         Second moment of every input of the batch: inputs are white, or there is one.
     yx : sequence of sequences of sympy.Expr, shape (output, input)
         Second moments of outputs with inputs.
-    weight_decay : float
+    weight_decay : float or sympy.Expr
 
     Examples
     --------
@@ -171,15 +171,14 @@ def gradient_program(
     >>> program.gradient
     (t3 + 0.5*w1_1_1, t2 + 0.5*w2_1_1)
     """
-    return _program(tuple(widths), sympy.sympify(xx), tuple(map(tuple, yx)), weight_decay)
+    return _program(tuple(widths), sympy.sympify(xx), tuple(map(tuple, yx)), sympy.sympify(weight_decay))
 
 
 @lru_cache(maxsize=64)
 def _program(
-    widths: tuple[int, ...], xx: sympy.Expr, yx: tuple[tuple[sympy.Expr, ...], ...], weight_decay: float
+    widths: tuple[int, ...], xx: sympy.Expr, yx: tuple[tuple[sympy.Expr, ...], ...], decay: sympy.Expr
 ) -> Program:
     layers, target = weight_symbols(widths), [list(row) for row in yx]
-    decay = sympy.Float(weight_decay)
     programs = []
     for fit_gradient in (_through_the_error, _through_gram_matrices):
         writer = _Writer()

@@ -24,12 +24,12 @@ from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.theory import mode_states
 from kramers_grok.theory.deep_linear import Mode
+from kramers_grok.theory.features import features_of
 from kramers_grok.theory.stability import Phase, Stability, stability
 
 __all__ = ["FeatureSpectrum", "Phase"]
 
 Array = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -193,13 +193,28 @@ class FeatureSpectrum:
                 "Use `x[:n], y[:n]`, rows are samples."
             )
         sigma_xx = inputs.T @ inputs / len(inputs)
-        _, c, vt = np.linalg.svd(targets.T @ inputs / len(inputs), full_matrices=True)
-        c = np.pad(c, (0, len(vt) - c.size))
-        c[c <= c[0] * max(inputs.shape[1], targets.shape[1]) * np.finfo(float).eps] = 0.0
-        vt = _diagonalise_ties(sigma_xx, c, vt)
-        rotated = vt @ sigma_xx @ vt.T
-        _require_shared_vectors(rotated, c > 0, checks.positive("tolerance", tolerance))
-        return cls._keep(c, np.diag(rotated))
+        return cls.from_moments(sigma_xx, targets.T @ inputs / len(inputs), tolerance=tolerance)
+
+    @classmethod
+    def from_moments(cls, sigma_xx: ArrayLike, sigma_yx: ArrayLike, *, tolerance: float = 1e-6) -> FeatureSpectrum:
+        """Take second moments instead of samples, shapes (input, input) and (output, input); as `from_data`.
+
+        Examples
+        --------
+        >>> FeatureSpectrum.from_moments(np.diag([1.0, 4.0]), np.diag([2.0, 1.0])).singular_values
+        (2.0, 0.25)
+        """
+        xx, yx = checks.finite_array("sigma_xx", sigma_xx, ndim=2), checks.finite_array("sigma_yx", sigma_yx, ndim=2)
+        if xx.shape != (yx.shape[1], yx.shape[1]):
+            raise InvalidParameterError(
+                f"`sigma_xx` has shape {xx.shape} and `sigma_yx` {yx.shape}: expected (input, input) and "
+                "(output, input).\nUse `x.T @ x / len(x), y.T @ x / len(x)`."
+            )
+        features = features_of(xx, yx)
+        features.require_shared(checks.positive("tolerance", tolerance))
+        c, q = np.zeros(len(xx)), np.diag(features.inputs)
+        c[: features.rank] = features.covariances
+        return cls._keep(c, q)
 
     @classmethod
     def _keep(cls, c: Array, q: Array) -> FeatureSpectrum:
@@ -292,34 +307,3 @@ class FeatureSpectrum:
 
     def _depth(self, depth: int) -> int:
         return checks.positive_int("depth", depth, minimum=2, why=mode_states.DEPTH_REASON, fix=mode_states.DEPTH_FIX)
-
-
-def _diagonalise_ties(sigma_xx: Array, c: Array, vt: Array) -> Array:
-    """Rotate singular vectors of equal covariance, which are arbitrary, to the inputs' own axes."""
-    vt = vt.copy()
-    borders = np.flatnonzero(np.abs(np.diff(c)) > 1e-9 * c[0]) + 1
-    for group in np.split(np.arange(c.size), borders):
-        if group.size > 1:
-            _, axes = np.linalg.eigh(vt[group] @ sigma_xx @ vt[group].T)
-            vt[group] = axes.T @ vt[group]
-    return vt
-
-
-def _require_shared_vectors(rotated: Array, there: Bools, tolerance: float) -> None:
-    """Raise unless the inputs' second moments are diagonal in the teacher's singular vectors."""
-    q = np.diag(rotated)
-    # Directions without variance hold rounding errors, which correlate with anything.
-    scale = np.sqrt(np.maximum(q, q.max() * q.size * np.finfo(float).eps))
-    correlation = np.abs(rotated) / np.outer(scale, scale)
-    # Directions of the inputs that the targets ignore may be correlated among themselves.
-    correlation[np.ix_(~there, ~there)] = 0.0
-    np.fill_diagonal(correlation, 0.0)
-    i, j = np.unravel_index(int(correlation.argmax()), correlation.shape)
-    if correlation[i, j] > tolerance:
-        raise InvalidParameterError(
-            f"The inputs are not white and do not share singular vectors with the teacher: in its basis modes {i} "
-            f"and {j} have correlation {correlation[i, j]:.3g}, expected at most tolerance={tolerance:g}, because "
-            "correlated modes do not learn independently and have no spinodal of their own.\n"
-            "Whiten the inputs first: `u, s, _ = np.linalg.svd(x, full_matrices=False); "
-            "x = u[:, s > 1e-9 * s[0]] * len(x) ** 0.5`."
-        )

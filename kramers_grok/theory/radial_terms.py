@@ -86,12 +86,16 @@ def extra_directions(count: int, layers: Iterable[int], depth: int, decay: float
     return LogDeterminant(0.5 * count, powers, np.array([[[decay]], [[variance]]]))
 
 
-def unlearned_pair(singular_value: float, depth: int, decay: float, variance: float) -> LogDeterminant:
-    r"""Another unlearned feature σ_j at the channel's ends.
+def unlearned_pair(
+    singular_value: float, depth: int, decay: float, variance: float, other_variance: float | None = None
+) -> LogDeterminant:
+    r"""Another unlearned feature σ_j, of input variance q_j (the channel's own if not given), at the channel's ends.
 
-    .. math:: \tfrac12\ln\det\begin{pmatrix}\lambda+qb^2 & -q\sigma_j e\\ -q\sigma_j e & \lambda+qc^2\end{pmatrix},
+    .. math:: \tfrac12\ln\det\begin{pmatrix}\lambda+q_jb^2 & -q_j\sigma_j e\\
+        -q_j\sigma_j e & \lambda+qc^2\end{pmatrix},
         \quad b = a_2\cdots a_D,\; c = a_1\cdots a_{D-1},\; e = a_2\cdots a_{D-1}.
     """
+    theirs = variance if other_variance is None else other_variance
     none, above, below = (0,) * depth, (0,) + (2,) * (depth - 1), (2,) * (depth - 1) + (0,)
     inner = (0,) + (1,) * (depth - 2) + (0,)
     off = np.array([[0.0, 1.0], [1.0, 0.0]])
@@ -99,17 +103,24 @@ def unlearned_pair(singular_value: float, depth: int, decay: float, variance: fl
         0.5,
         {
             none: decay * np.eye(2),
-            above: variance * np.diag([1.0, 0.0]),
+            above: theirs * np.diag([1.0, 0.0]),
             below: variance * np.diag([0.0, 1.0]),
-            inner: -variance * singular_value * off,
+            inner: -theirs * singular_value * off,
         },
     )
 
 
 def learned_pair(
-    learned: tuple[float, float], singular_value: float, depth: int, decay: float, variance: float
+    learned: tuple[float, float],
+    singular_value: float,
+    depth: int,
+    decay: float,
+    variance: float,
+    other_variance: float | None = None,
 ) -> tuple[LogDeterminant, LogDeterminant]:
     r"""Weights between a learned channel i (amplitude, σ_i) and the new one: 2D directions, D − 1 of them rotations.
+
+    `other_variance` is the input variance q_i of the learned feature, the new one's if not given.
 
     With the tangents τ of the rotations as columns the integral over the orbit and across it is
     :math:`\det(\tau^T\tau)\,\det(H + \kappa\tau\tau^T)^{-1/2}`: at a stationary point, where :math:`H\tau = 0`, this is
@@ -122,7 +133,8 @@ def learned_pair(
     """
     amplitude, sigma = learned
     tangents = _tangents(amplitude, depth)
-    hessian = _pair_hessian(amplitude, sigma, singular_value, depth, decay, variance)
+    theirs = variance if other_variance is None else other_variance
+    hessian = _pair_hessian(amplitude, sigma, singular_value, depth, decay, (theirs, variance))
     # λ/a² makes the rotations as stiff as the weights they rotate.
     fixed = _add(hessian, _scale(decay / amplitude**2, _multiply(tangents, _transpose(tangents))))
     gram = _multiply(_transpose(tangents), tangents)
@@ -130,9 +142,13 @@ def learned_pair(
 
 
 def _pair_hessian(
-    amplitude: float, sigma_learned: float, sigma: float, depth: int, decay: float, variance: float
+    amplitude: float, sigma_learned: float, sigma: float, depth: int, decay: float, variances: tuple[float, float]
 ) -> Polynomial:
-    r"""Second-order energy of :math:`x_l = W_l[s, i]` and :math:`y_l = W_l[i, s]` about two aligned channels."""
+    r"""Second-order energy of :math:`x_l = W_l[s, i]` and :math:`y_l = W_l[i, s]` about two aligned channels.
+
+    `variances` are those of the inputs of i (learned) and s (new).
+    """
+    old, variance = variances
     none = (0,) * depth
     x, y = (np.eye(2 * depth)[:depth, :, None], np.eye(2 * depth)[depth:, :, None])
     layers = range(depth)
@@ -144,10 +160,10 @@ def _pair_hessian(
     # First order: the end-to-end map's entries (s, i) and (i, s).
     to_new = {product(l + 1, depth): amplitude**l * x[l] for l in layers}
     to_old = {product(0, l): amplitude ** (depth - 1 - l) * y[l] for l in layers}
-    for row in (to_new, to_old):
-        total = _add(total, _scale(variance, _multiply(row, _transpose(row))))
+    for q, row in ((old, to_new), (variance, to_old)):
+        total = _add(total, _scale(q, _multiply(row, _transpose(row))))
     # Second order: detours through the other channel, in the entries (s, s) and (i, i); the pull is the residual.
-    pull_old = variance * (sigma_learned - amplitude**depth)
+    pull_old = old * (sigma_learned - amplitude**depth)
     everything = product(0, depth)
     for k in layers:
         for l in range(k + 1, depth):

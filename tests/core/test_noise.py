@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,3 +58,18 @@ def test_std_and_variance_exclude_each_other() -> None:
 def test_bad_values_are_named(name: str, value: Any) -> None:
     with pytest.raises(InvalidParameterError, match=f"`{name}` = .*>= 0"):
         per_sample(**{name: value})
+
+
+def test_noise_may_be_one_for_each_replica() -> None:
+    many = per_sample(variance=[0.1, 0.4])
+    np.testing.assert_array_equal(many.variance_for(0.1, 4), [0.1, 0.4])
+    np.testing.assert_allclose(many.temperature_for(0.1, 4), [0.1 * 0.1 / 8, 0.1 * 0.4 / 8], rtol=1e-15)
+    np.testing.assert_allclose(many.temperature_for(np.array([0.1, 0.2]), 4), [0.1 * 0.1 / 8, 0.01], rtol=1e-15)
+    assert per_sample(std=[0.5, 2.0]) == PerSample(variance=(0.25, 4.0)) != many
+    assert hash(many) == hash(per_sample(variance=np.array([0.1, 0.4])))
+    wanted = per_sample(temperature=[0.0, 0.02])
+    np.testing.assert_allclose(wanted.variance_for(0.1, 4), [0.0, 2 * 4 * 0.02 / 0.1], rtol=1e-15)
+    with pytest.raises(InvalidParameterError, match=r"`variance` = -1.0, expected a finite number >= 0"):
+        per_sample(variance=[1.0, -1.0])
+    with pytest.raises(InvalidParameterError, match=r"expected 1 dimension"):
+        per_sample(temperature=[[1.0]])

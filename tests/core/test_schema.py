@@ -177,3 +177,21 @@ def test_the_splitting_result_of_the_library_is_one(tmp_path):
 def test_a_splitting_result_that_is_none(ds, message):
     with pytest.raises(InvalidParameterError, match=message):
         validate_splitting_dataset(ds)
+
+
+def test_different_settings_are_different_runs() -> None:
+    """A sweep in one ensemble is a result, but no analysis averages over it; its groups are runs of one setting."""
+    rates = [0.1, 0.1, 0.2, 0.2]
+    ds = exit_dataset(
+        [1.0, 2.0, 3.0, 4.0], [True] * 4, horizon=4.0, seed=0,
+        coords={"engine": "sgd", "lr": rates, "weight_decay": [0.25] * 4},
+         dtype="float64", device="cpu", configuration={},
+    )  # fmt: skip
+    assert ds.lr.dims == ("replica",)
+    with pytest.raises(InvalidParameterError, match=r"`lr` differs between .* from 0.1 to 0.2.*\n.*groupby"):
+        validate_exit_dataset(ds)
+    groups = {value: validate_run(one) for value, one in ds.groupby("lr")}
+    assert [float(one.lr) for one in groups.values()] == [0.1, 0.2]
+    assert all(one.weight_decay.ndim == 0 for one in groups.values())
+    assert groups[0.2].exit_time.values.tolist() == [3.0, 4.0]
+    assert groups[0.2].lr.attrs["units"] == "time/step"

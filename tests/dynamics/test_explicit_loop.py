@@ -17,7 +17,14 @@ from kramers_grok.core.region import Region
 from kramers_grok.core.rng import Purpose
 from kramers_grok.dynamics.langevin import Fused, Langevin, TorchSDE
 from kramers_grok.dynamics.process import Observed, OrderParameter, Process, Watch
-from kramers_grok.dynamics.sampling import FullBatch, Sampler, ShuffledEpochs, WithoutReplacement, WithReplacement
+from kramers_grok.dynamics.sampling import (
+    BySamples,
+    FullBatch,
+    Sampler,
+    ShuffledEpochs,
+    WithoutReplacement,
+    WithReplacement,
+)
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.models.data import FiniteData, finite, population, teacher
 from kramers_grok.models.deep_linear import DeepLinearNetwork
@@ -377,7 +384,7 @@ def test_population_sgd_is_euler_maruyama() -> None:
     torch.testing.assert_close(ends[0], ends[1], rtol=RTOL, atol=ATOL)
     noisy = SGD(chain, population(), lr=LR, batch_size=8, noise=per_sample(variance=0.5))
     assert noisy.temperature == pytest.approx(LR * 0.5 / 16, rel=1e-15)
-    assert noisy._amplitude == pytest.approx((2 * noisy.temperature * LR) ** 0.5, rel=1e-14)
+    assert noisy._hyper.tables(0, 1).amplitude == pytest.approx((2 * noisy.temperature * LR) ** 0.5, rel=1e-14)
 
 
 def mode_moments_walk(moments: Callable[[int, int], tuple[float, float]]) -> Walk:
@@ -535,6 +542,7 @@ def test_sgd_on_a_matrix_network(source: str) -> None:
         sampler = WithReplacement() if source == "with replacement" else ShuffledEpochs()
         batch = sampled(data, sampler, BATCH)
     given = {"online": teacher(label_noise=LABEL_NOISE), "population": population()}.get(source, data)
+    sampler = BySamples() if source == "online" else sampler
     process = SGD(NETWORK, given, lr=LR, batch_size=BATCH, sampler=sampler, noise=per_sample(variance=0.3))
     assert (process._kernel is not None) == (source == "population")
     error = mean_error(batch) if source != "population" else lambda w, *_: Q * (w - NETWORK.teacher_matrix)
@@ -575,6 +583,6 @@ def test_sgd_on_a_network_with_one_input_and_output(source: str) -> None:
 
 
 def test_a_large_network_is_left_to_torch() -> None:
-    large = DeepLinearNetwork((5, 5, 5, 5), [1.0], weight_decay=DECAY)
+    large = DeepLinearNetwork((5, 6, 6, 5), [1.0], weight_decay=DECAY)
     assert Langevin(large, temperature=0.1, dt=0.1)._kernel is None
     assert SGD(large, population(), lr=0.1)._kernel is None

@@ -17,13 +17,27 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kramers_grok.core.noise import per_sample
 from kramers_grok.core.region import Region
+from kramers_grok.core.schedules import Cosine, Linear, Piecewise
 from kramers_grok.dynamics import loop
 from kramers_grok.dynamics.langevin import Langevin, TorchSDE
+from kramers_grok.dynamics.observables import (
+    FeatureAmplitudes,
+    Imbalance,
+    LayerNorms,
+    Loss,
+    Observable,
+    OrderParameters,
+    Rank,
+    SingularValues,
+    observe,
+)
+from kramers_grok.dynamics.optimizers import Adam, AdamW, Momentum
 from kramers_grok.dynamics.process import OrderParameter, Process, Watch
-from kramers_grok.dynamics.sampling import Sampler, ShuffledEpochs, WithoutReplacement, WithReplacement
+from kramers_grok.dynamics.sampling import BySamples, Sampler, ShuffledEpochs, WithoutReplacement, WithReplacement
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.models.data import FiniteData, finite, population, teacher
 from kramers_grok.models.deep_linear import DeepLinearNetwork
+from kramers_grok.models.diagonal import DiagonalNetwork
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 
 CHAIN = DeepLinearChain(3, 1.0, 0.25)
@@ -65,6 +79,41 @@ PROCESSES: dict[str, Callable[[str], Process]] = {
 for kind in ("chain", "network"):
     for sampler in (None, WithReplacement(), WithoutReplacement(), ShuffledEpochs()):
         PROCESSES[f"sgd, {kind}, {sampler or 'online'}"] = lambda device, k=kind, s=sampler: sgd(k, s, device)  # type: ignore[misc]
+PROCESSES["sgd, network, by samples"] = lambda device: SGD(
+    network(), teacher(label_noise=0.1), lr=0.1, batch_size=3, sampler=BySamples(), noise=NOISE, device=device
+)
+PROCESSES["sgd, diagonal network"] = lambda device: SGD(
+    DiagonalNetwork(3, [2.0, 1.0], weight_decay=0.1), teacher(label_noise=0.1), lr=0.1, batch_size=1, device=device
+)
+PROCESSES["sgd, correlated inputs"] = lambda device: SGD(
+    DeepLinearNetwork((2, 3, 2), [2.0, 1.0], weight_decay=0.1, input_covariance=[[1.0, 0.2], [0.2, 2.0]]),
+    teacher(label_noise=0.1), lr=0.1, batch_size=3, device=device,
+)  # fmt: skip
+FIVE = np.arange(5)
+CHANGES: dict[str, dict[str, Any]] = {
+    "momentum": {"optimizer": Momentum(0.9, dampening=0.1)},
+    "Nesterov": {"optimizer": Momentum(0.9, nesterov=True)},
+    "Adam": {"optimizer": Adam()},
+    "AdamW": {"optimizer": AdamW()},
+    "schedules": {
+        "lr": Cosine(0.1, 0.0, 4),
+        "batch_size": Piecewise((2, 4, 2), (1, 3, 9)),
+        "weight_decay": Linear(0, 1, 3),
+    },
+    "one for each": {"lr": 0.01 * (1 + FIVE), "weight_decay": 0.1 * FIVE, "noise": per_sample(variance=0.1 * FIVE)},
+    "both": {"optimizer": AdamW(), "lr": Linear(0.1, 0.05, 3), "weight_decay": 0.1 * FIVE},
+}
+
+
+def changed(kind: str, change: str, device: str) -> SGD:
+    model = CHAIN if kind == "chain" else network()
+    given: dict[str, Any] = {"lr": 0.1, "batch_size": 3, "noise": NOISE} | CHANGES[change]
+    return SGD(model, teacher(label_noise=0.1), device=device, **given)
+
+
+for kind in ("chain", "network"):
+    for change in CHANGES:
+        PROCESSES[f"sgd, {kind}, {change}"] = lambda device, k=kind, c=change: changed(k, c, device)  # type: ignore[misc]
 each_process = pytest.mark.parametrize("make", PROCESSES.values(), ids=PROCESSES)
 
 
@@ -95,7 +144,7 @@ WATCHES = {
 def test_steps_stay_on_the_device(make: Callable[[str], Process], watch: Watch) -> None:
     with FakeTensorMode():
         process = make("cuda")
-        state, _ = process.advance(process.start(5, seed=0), 1, watch)  # constants move once, here
+        state, _ = process.advance(process.start(5, seed=0), 3, watch)  # constants move once, here, for each batch size
         with Transfers() as transfers:
             state, record = process.advance(state, 2, watch)  # into the next epoch
         assert transfers.seen == []
@@ -106,6 +155,25 @@ def test_steps_stay_on_the_device(make: Callable[[str], Process], watch: Watch) 
             assert tensor.device.type == "cuda"
             assert tensor.shape == shape
         assert all(buffer.device.type == "cuda" for buffer in state.buffers.values())
+
+
+MEASURED: list[Observable] = [
+    OrderParameters(), SingularValues(), Rank(0.5), LayerNorms(), Imbalance(), FeatureAmplitudes(), Loss(population()),
+    Loss(network_data(), "test_loss"),
+]  # fmt: skip
+
+
+def test_observables_stay_on_the_device() -> None:
+    with FakeTensorMode():
+        process = changed("network", "both", "cuda")
+        state, _ = observe(process, process.start(5, seed=0), [0, 1], MEASURED)  # constants move once, here
+        with Transfers() as transfers:
+            state, values = observe(process, state, [1, 2, 3], MEASURED)
+        assert transfers.seen == []
+        assert set(values) == {measured.name for measured in MEASURED}
+        for value in values.values():
+            assert value.device.type == "cuda"
+            assert value.shape[:2] == (5, 3)
 
 
 @pytest.mark.parametrize("name", [name for name in PROCESSES if name.startswith("langevin")])
@@ -161,7 +229,8 @@ def test_cuda_walks_the_paths_of_the_cpu(make: Callable[[str], Process]) -> None
     ends = []
     for device in ("cpu", "cuda"):
         process = make(device)
-        state, record = process.advance(process.start(50, seed=0), 30, Watch(Region(0.05)))
+        n = 5 if getattr(process, "_members", None) is not None else 50
+        state, record = process.advance(process.start(n, seed=0), 30, Watch(Region(0.05)))
         ends.append((state.theta.cpu(), record.hit_step.cpu()))
     assert torch.equal(ends[0][1], ends[1][1])
     torch.testing.assert_close(ends[0][0], ends[1][0], rtol=1e-9, atol=1e-11)

@@ -1,6 +1,7 @@
 """A replica's path depends on the seed and its stream only: not on chunks, batches, threads or who left first."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ import torch
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.noise import per_sample
 from kramers_grok.core.region import Region
+from kramers_grok.core.schedules import Geometric, Linear, Piecewise
 from kramers_grok.dynamics import blocks
 from kramers_grok.dynamics.langevin import Fused, Langevin, TorchSDE
+from kramers_grok.dynamics.optimizers import AdamW, GradientDescent
 from kramers_grok.dynamics.process import Process, State, Watch, clone, resolve_device, select, starting_points
-from kramers_grok.dynamics.sampling import Sampler, ShuffledEpochs, WithoutReplacement, WithReplacement
+from kramers_grok.dynamics.sampling import BySamples, Sampler, ShuffledEpochs, WithoutReplacement, WithReplacement
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.models.data import FiniteData, finite, teacher
 from kramers_grok.models.deep_linear import DeepLinearNetwork
@@ -48,6 +51,29 @@ def network_sgd(sampler: Sampler | None = None) -> SGD:
     return SGD(NETWORK, data, lr=0.02, batch_size=5, sampler=sampler, noise=NOISE)
 
 
+COMPILED, LOOPED = blocks.BLOCK + 44, 47  # more replicas than a compiled block holds, fewer where torch takes longer
+SCHEDULES = {
+    "lr": Linear(0.2, 0.05, 50),
+    "weight_decay": Geometric(0.1, 0.4, 40),
+    "batch_size": Piecewise((2, 6), (9, 9)),
+}
+
+
+def each(n: int) -> dict[str, Any]:
+    """Hyperparameters of n replicas."""
+    numbers = np.arange(n)
+    noise = per_sample(variance=0.4 + 0.1 * (numbers % 5))
+    return {"lr": 0.05 + 0.1 * numbers / n, "weight_decay": 0.4 - 0.3 * numbers / n, "noise": noise, "batch_size": 4}
+
+
+def plain(process: Process) -> bool:
+    return isinstance(getattr(process, "optimizer", GradientDescent()), GradientDescent)
+
+
+def varying(**changes: Any) -> SGD:
+    return SGD(CHAIN, teacher(label_noise=0.6), **{"noise": NOISE} | changes)
+
+
 def langevin(
     system: Mode | DeepLinearChain | DeepLinearNetwork, integrator: Fused | TorchSDE | None = None
 ) -> Langevin:
@@ -71,22 +97,34 @@ PROCESSES: dict[str, Callable[[], Process]] = {
     "SGD, mode": lambda: SGD(MODE, teacher(label_noise=0.6), lr=0.15, batch_size=4, noise=NOISE),
     "SGD, network, compiled": lambda: SGD(SCALAR, teacher(label_noise=0.6), lr=0.15, batch_size=4, noise=NOISE),
     "SGD, network, online": network_sgd,
+    "SGD, network, by samples": lambda: SGD(
+        NETWORK, teacher(label_noise=0.6), lr=0.02, batch_size=5, sampler=BySamples(), noise=NOISE
+    ),
     "SGD, network, epochs": lambda: network_sgd(ShuffledEpochs()),
+    "SGD, schedules": lambda: varying(**SCHEDULES),
+    "SGD, schedules, torch": lambda: varying(**SCHEDULES, fused=False),
+    "SGD, one for each": lambda: varying(**each(COMPILED)),
+    "SGD, one for each, torch": lambda: varying(**each(LOOPED), fused=False),
+    "SGD, both": lambda: varying(**each(COMPILED) | {"weight_decay": SCHEDULES["weight_decay"]}),
+    "SGD, schedules, AdamW": lambda: varying(**SCHEDULES, optimizer=AdamW()),
 }
 each_process = pytest.mark.parametrize("make", PROCESSES.values(), ids=PROCESSES)
 STEPS, SEED = 60, 11
 
 
 def count(process: Process) -> int:
-    """More replicas than a compiled block holds, fewer where torch takes longer."""
-    return blocks.BLOCK + 44 if getattr(process, "_kernel", None) is not None else 47
+    """Replicas of a comparison, or as many as there are hyperparameters for."""
+    members = getattr(process, "_members", None)
+    return members or (COMPILED if getattr(process, "_kernel", None) is not None else LOOPED)
 
 
 def begin(process: Process, n: int | None = None, seed: int = SEED) -> State:
     n = count(process) if n is None else n
-    size = process.start(1, seed=0).theta.shape[1]
+    members = getattr(process, "_members", None) or 0
+    size = process.start(members or 1, seed=0).theta.shape[1]
     start = np.random.default_rng(0).normal(size=size) * (0.7 if size < 10 else 0.15)
-    return process.start(n, seed=seed, point=np.array([0.7]) if size == 1 else start)
+    everyone = process.start(max(n, members), seed=seed, point=np.array([0.7]) if size == 1 else start)
+    return select(everyone, torch.arange(n)) if members else everyone
 
 
 def watch_for(process: Process, bridge: bool = False, *, floor: bool = False) -> Watch:
@@ -114,6 +152,8 @@ def test_chunks_make_no_difference(make: Callable[[], Process]) -> None:
 def test_it_makes_no_difference_who_left_first(make: Callable[[], Process], kind: str) -> None:
     """Survivors are selected between chunks, as first passage does."""
     process = make()
+    if kind == "bridge" and not plain(process):
+        pytest.skip("no Brownian path between the steps of other optimizers")
     watch, n = watch_for(process, kind == "bridge", floor=kind == "floor"), count(process)
     whole, record = process.advance(begin(process), STEPS, watch)
     assert 0 < int((record.hit_step >= 0).sum()) < n
@@ -176,7 +216,12 @@ def test_those_who_left_remember_the_epoch_in_which_they_did(compiled: bool) -> 
 
 
 def test_what_repeats() -> None:
-    assert [make().period for name, make in PROCESSES.items() if "epochs" not in name] == [1] * (len(PROCESSES) - 3)
+    scheduled = [name for name in PROCESSES if "schedules" in name or name == "SGD, both"]
+    others = [name for name in PROCESSES if "epochs" not in name and name not in scheduled]
+    assert {PROCESSES[name]().period for name in others} == {1}
+    for name in scheduled:  # a law that changes does not repeat
+        with pytest.raises(InvalidParameterError, match="A schedule changes the hyperparameters"):
+            _ = PROCESSES[name]().period
     assert network_sgd(ShuffledEpochs()).period == 6  # 32 samples in batches of 5
 
 

@@ -15,15 +15,16 @@ from kramers_grok.dynamics.sampling import (
     ConstantSource,
     FiniteSource,
     FullBatch,
-    OnlineSource,
     Sampler,
+    ScalarMomentSource,
     ShuffledEpochs,
     WithoutReplacement,
     WithReplacement,
     batch_source,
 )
-from kramers_grok.models.data import FiniteData, OnlineTeacher, finite, population, teacher
+from kramers_grok.models.data import FiniteData, OnlineTeacher, finite, population
 from kramers_grok.models.deep_linear import ChainModel, DeepLinearNetwork
+from kramers_grok.models.diagonal import DiagonalNetwork
 from kramers_grok.theory.deep_linear import DeepLinearChain
 
 Array = NDArray[np.float64]
@@ -65,7 +66,7 @@ def direct(n: int, batch: int, label_noise_factor: float = 1.0) -> tuple[Array, 
 def test_scalar_batches_have_the_law_of_samples(batch: int) -> None:
     """KS at n = 20 000 sees distances of 1.7 %; a label noise without its 1/√B, or 10 % too strong, is seen."""
     n = 20_000
-    xx, yx = (m[0, :, 0, 0] for m in moments(OnlineSource(CHAIN, NOISE, batch, LIKE), n))
+    xx, yx = (m[0, :, 0, 0] for m in moments(ScalarMomentSource(CHAIN, NOISE, batch, LIKE), n))
     direct_xx, direct_yx = direct(n, batch)
     assert stats.kstest(xx * batch / Q, stats.chi2(batch).cdf).pvalue > ALPHA
     assert stats.ks_2samp(xx, direct_xx).pvalue > ALPHA
@@ -80,36 +81,9 @@ def test_scalar_batches_have_the_law_of_samples(batch: int) -> None:
         assert stats.ks_2samp(wrong, direct_yx).pvalue < ALPHA
 
 
-def test_matrix_batches_have_wishart_moments() -> None:
-    """Mean q·1 and variance q²(1 + δ_ij)/B of Σ̂_xx; Σ̂_yx − M Σ̂_xx has mean 0 and variance s² q/B.
-
-    At n = 20 000 the variances are known to about 1 %: 5 % too much noise is seen.
-    """
-    n, batch = 20_000, 6
-    matrix = np.random.default_rng(3).normal(size=(2, 3))
-    network = DeepLinearNetwork((3, 2, 2), matrix, weight_decay=0.1, input_variance=Q)
-    xx, yx = (m[0] for m in moments(OnlineSource(network, NOISE, batch, LIKE), n))
-    eye = np.eye(3)
-    assert (xx == xx.transpose(0, 2, 1)).all()
-    labels = yx - matrix @ xx
-    upper = np.triu_indices(3)
-    assert worst_p(xx[:, *upper], (Q * eye)[upper]) > ALPHA
-    assert worst_p(((xx - Q * eye) ** 2)[:, *upper], (Q**2 * (1 + eye) / batch)[upper]) > ALPHA
-    assert worst_p(labels.reshape(n, -1), np.zeros(6)) > ALPHA
-    assert worst_p((labels**2).reshape(n, -1), np.full(6, NOISE**2 * Q / batch)) > ALPHA
-    assert worst_p((1.05 * labels**2).reshape(n, -1), np.full(6, NOISE**2 * Q / batch)) < ALPHA
-    assert worst_p(((xx - Q * eye) ** 2)[:, *upper], np.full(6, Q**2 / batch)) < ALPHA  # the diagonal's factor 2
-
-
-def test_without_label_noise_labels_are_the_teachers() -> None:
-    network = DeepLinearNetwork((3, 2, 2), np.ones((2, 3)), weight_decay=0.1)
-    xx, yx = moments(OnlineSource(network, 0.0, 4, LIKE), 10)
-    np.testing.assert_allclose(yx, np.ones((2, 3)) @ xx, rtol=1e-14)
-
-
 def test_steps_and_replicas_are_independent() -> None:
     """Correlations at n = 5000 are known to 1.4 %; 7 % would be seen."""
-    xx, yx = moments(OnlineSource(CHAIN, NOISE, 3, LIKE), 5001, steps=3)
+    xx, yx = moments(ScalarMomentSource(CHAIN, NOISE, 3, LIKE), 5001, steps=3)
     for m in (xx[..., 0, 0], yx[..., 0, 0]):
         assert stats.pearsonr(m[0], m[1]).pvalue > ALPHA
         assert stats.pearsonr(m[1], m[2]).pvalue > ALPHA
@@ -289,7 +263,6 @@ def test_an_online_teacher_has_no_full_batch() -> None:
 def test_only_shuffled_epochs_remember() -> None:
     assert finite_source(WithReplacement()).buffers(3) == {}
     assert finite_source(ShuffledEpochs()).buffers(3)["order"].shape == (3, N_SAMPLES)
-    assert isinstance(batch_source(CHAIN, teacher(label_noise=0.1), 4, WithReplacement(), LIKE), OnlineSource)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
@@ -298,3 +271,23 @@ def test_source_of_finite_data(sampler: Sampler) -> None:
     source = batch_source(chain, DATA, BATCH, sampler, LIKE)
     assert isinstance(source, FiniteSource)
     assert source.sampler == sampler
+
+
+def test_diagonal_networks_look_at_diagonals_only() -> None:
+    """Correlated inputs are no contradiction to independent chains; another variance is."""
+    x = np.random.default_rng(1).normal(size=(20, 2)) @ np.array([[1.0, 0.8], [0.0, 0.5]])
+    data = finite(x, x * [2.0, 1.0])
+    network = DiagonalNetwork.from_data(data, 3, weight_decay=0.1)
+    xx, yx = moments(batch_source(network, data, 20, FullBatch(), LIKE), 1)
+    np.testing.assert_allclose(xx[0, 0], x.T @ x / 20)
+    np.testing.assert_allclose(yx[0, 0], (x * [2.0, 1.0]).T @ x / 20)
+    wrong = DiagonalNetwork(3, network.singular_values, weight_decay=0.1)
+    with pytest.raises(InvalidParameterError, match=r"input variance differs from the model's"):
+        batch_source(wrong, data, 20, FullBatch(), LIKE)
+
+
+def test_the_population_of_inputs_that_are_not_white() -> None:
+    network = DeepLinearNetwork((2, 2, 2), [2.0, 1.0], weight_decay=0.1, input_covariance=[[2.0, 0.3], [0.3, 1.0]])
+    xx, yx = moments(batch_source(network, population(), 1, WithReplacement(), LIKE), 1)
+    np.testing.assert_allclose(xx[0, 0], [[2.0, 0.3], [0.3, 1.0]])
+    np.testing.assert_allclose(yx[0, 0], [[4.0, 0.6], [0.3, 1.0]])

@@ -145,5 +145,5 @@ def test_data_that_contradict_the_models_teacher() -> None:
     table = np.linalg.qr(RNG.normal(size=(8, 2)))[0] * 8**0.5
     network = DeepLinearNetwork((2, 2, 2), [1.0, 0.5], weight_decay=0.5)
     SGD(network, finite(table, table * [1.0, 0.5]), lr=0.1, batch_size=2)
-    with pytest.raises(InvalidParameterError, match=r"input variance differs.*\n.*whiten the inputs"):
+    with pytest.raises(InvalidParameterError, match=r"input variance differs.*\n.*from_data"):
         SGD(network, finite(table * [1.0, 1.1], table), lr=0.1, batch_size=2)

@@ -59,6 +59,7 @@ REAL_DRAWS: dict[str, Draw] = {
     "chi_square 1": lambda s, step: torch_noise.chi_square(1, SEED, Purpose.DATA, s, step),
     "chi_square 2": lambda s, step: torch_noise.chi_square(2, SEED, Purpose.DATA, s, step, index=3),
     "chi_square 33": lambda s, step: torch_noise.chi_square(33, SEED, Purpose.DATA, s, step),
+    "chi_squares 5 to 1": lambda s, step: torch_noise.chi_squares(5, 5, SEED, Purpose.DATA, s, step),
 }
 DRAWS = INTEGER_DRAWS | REAL_DRAWS
 MANY = torch.arange(4000)
@@ -152,6 +153,12 @@ def test_narrower_dtypes_are_rounded() -> None:
     narrow = torch_noise.normals(1, Purpose.DATA, MANY, 0, 3, dtype=torch.float32)
     assert narrow.dtype == torch.float32
     assert torch.equal(narrow, wide.to(torch.float32))
+
+
+def test_several_chi_square_numbers_are_single_ones() -> None:
+    several = torch_noise.chi_squares(6, 4, SEED, Purpose.DATA, MANY, 3)
+    for i in range(4):
+        assert torch.equal(several[:, i], torch_noise.chi_square(6 - i, SEED, Purpose.DATA, MANY, 3, index=i))
 
 
 def test_bad_input() -> None:

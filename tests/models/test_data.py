@@ -5,9 +5,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from kramers_grok.core.exceptions import InvalidParameterError
-from kramers_grok.models.data import OnlineTeacher, Population, autoencoding, digits, finite, population, teacher
+from kramers_grok.models.data import (
+    OnlineTeacher,
+    Population,
+    autoencoding,
+    digits,
+    finite,
+    linear_teacher_data,
+    population,
+    subsample,
+    teacher,
+    whitened,
+)
+from kramers_grok.models.deep_linear import DeepLinearNetwork
 
 RNG = np.random.default_rng(0)
 
@@ -80,3 +93,68 @@ def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ImportError, match=r"pip install 'kramers_grok\[data\]'"):
         digits()
+
+
+def test_subsamples_are_samples_without_repetition() -> None:
+    data = finite(np.arange(20.0), np.arange(20.0) ** 2)
+    part = subsample(data, 8, seed=1)
+    assert part.n_samples == len(np.unique(part.x)) == 8
+    assert (part.y == part.x**2).all()
+    # nested under one seed, another set under another, all of them in the end
+    np.testing.assert_array_equal(subsample(data, 5, seed=1).x, part.x[:5])
+    assert (subsample(data, 8, seed=2).x != part.x).any()
+    assert sorted(subsample(data, 20, seed=1).x[:, 0].tolist()) == list(range(20))
+    with pytest.raises(InvalidParameterError, match=r"`n_samples` = 21, expected at most 20"):
+        subsample(data, 21, seed=1)
+
+
+def test_every_sample_is_as_likely() -> None:
+    """Each of 10 is among 3 in 3/10 of 4000 draws: χ² with 9 degrees of freedom (variance 7/9 of independent)."""
+    data = finite(np.arange(10.0), np.arange(10.0))
+    counts = np.zeros(10)
+    for seed in range(4000):
+        counts[subsample(data, 3, seed=seed).x[:, 0].astype(int)] += 1
+    chi2 = ((counts - 1200) ** 2).sum() / 1200 * 9 / 7
+    assert stats.chi2.sf(chi2, 9) > 1e-5
+    assert stats.chi2.cdf(chi2, 9) > 1e-5
+
+
+def test_whitened_inputs_are_white() -> None:
+    x = RNG.normal(size=(30, 4)) @ RNG.normal(size=(4, 4))
+    flat = np.concatenate([x, x[:, :1] + x[:, 1:2], np.zeros((30, 1))], axis=1)  # rank 4 in 6 columns
+    for given in (x, flat):
+        white = whitened(given)
+        np.testing.assert_allclose(white.T @ white / 30, np.eye(4), atol=1e-12)
+        # the same space: the given inputs are linear in the whitened ones
+        np.testing.assert_allclose(white @ (white.T @ given / 30), given, atol=1e-10)
+    with pytest.raises(InvalidParameterError, match="`x` = 'all zeros'"):
+        whitened(np.zeros((3, 2)))
+
+
+def test_samples_of_a_linear_teacher() -> None:
+    matrix = RNG.normal(size=(2, 3))
+    data = linear_teacher_data(matrix, n_samples=4000, label_noise=0.5, seed=3)
+    assert (data.x.shape, data.y.shape) == ((4000, 3), (4000, 2))
+    noise = data.y - data.x @ matrix.T
+    assert stats.kstest(data.x.ravel(), "norm").pvalue > 1e-5
+    assert stats.kstest(noise.ravel() / 0.5, "norm").pvalue > 1e-5
+    assert stats.kstest(noise.ravel() / 0.55, "norm").pvalue < 1e-5
+    # a smaller set is the beginning; noise of another strength is the same noise
+    fewer = linear_teacher_data(matrix, n_samples=10, label_noise=1.0, seed=3)
+    np.testing.assert_array_equal(fewer.x, data.x[:10])
+    np.testing.assert_allclose(fewer.y - fewer.x @ matrix.T, 2 * noise[:10])
+    diagonal = linear_teacher_data([2.0, 0.5], n_samples=5, label_noise=0.0, seed=0)
+    np.testing.assert_allclose(diagonal.y, diagonal.x * [2.0, 0.5])
+
+
+def test_whitened_samples_make_a_white_network() -> None:
+    data = linear_teacher_data([2.0, 1.0, 0.5], n_samples=8, label_noise=0.3, seed=4, whiten=True)
+    np.testing.assert_allclose(data.input_covariance, np.eye(3), atol=1e-12)
+    network = DeepLinearNetwork.from_data(data, (3, 3), weight_decay=0.05)
+    assert network.is_white
+    np.testing.assert_allclose(network.theory.singular_values, np.linalg.svd(data.cross_covariance)[1])
+    np.testing.assert_allclose(network.teacher_matrix, data.cross_covariance, rtol=1e-10)
+    with pytest.raises(InvalidParameterError, match=r"`n_samples` = 2, expected at least 3.*\n.*whiten=False"):
+        linear_teacher_data([2.0, 1.0, 0.5], n_samples=2, label_noise=0.3, seed=4, whiten=True)
+    with pytest.raises(InvalidParameterError, match="`matrix` = array of shape"):
+        linear_teacher_data(np.ones((2, 2, 2)), n_samples=2, label_noise=0.3, seed=4)

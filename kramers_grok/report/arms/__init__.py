@@ -7,7 +7,21 @@ from typing import Any, Protocol
 
 import xarray as xr
 
-from kramers_grok.report.arms import arrhenius, forgetting, grokking, minibatch, phases, real_feature
+from kramers_grok.report.arms import (
+    arrhenius,
+    control,
+    forgetting,
+    grokking,
+    hysteresis,
+    minibatch,
+    optimizers,
+    phases,
+    ramp,
+    real_feature,
+    states,
+    subsampling,
+    wide,
+)
 
 __all__ = ["ARMS", "ArmReport"]
 
@@ -27,9 +41,16 @@ class ArmReport(Protocol):
 # In the order of the summary.
 ARMS: Mapping[str, ArmReport] = {
     "arrhenius": arrhenius,
+    "wide": wide,
     "forgetting": forgetting,
     "minibatch": minibatch,
+    "optimizers": optimizers,
     "real_feature": real_feature,
     "phases": phases,
     "grokking": grokking,
+    "hysteresis": hysteresis,
+    "states": states,
+    "subsampling": subsampling,
+    "ramp": ramp,
+    "control": control,
 }

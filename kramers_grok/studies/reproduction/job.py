@@ -10,7 +10,21 @@ from typing import Protocol
 import xarray as xr
 
 from kramers_grok.studies.cells import Cell, execute
-from kramers_grok.studies.reproduction import arrhenius, forgetting, grokking, minibatch, phases, real_feature
+from kramers_grok.studies.reproduction import (
+    arrhenius,
+    control,
+    forgetting,
+    grokking,
+    hysteresis,
+    minibatch,
+    optimizers,
+    phases,
+    ramp,
+    real_feature,
+    states,
+    subsampling,
+    wide,
+)
 from kramers_grok.studies.reproduction.settings import Settings
 from kramers_grok.studies.store import Store, write_netcdf
 
@@ -43,7 +57,21 @@ class Reporter(Protocol):
         ...
 
 
-_MODULES: tuple[Arm, ...] = (phases, arrhenius, minibatch, forgetting, real_feature, grokking)
+_MODULES: tuple[Arm, ...] = (
+    phases,
+    arrhenius,
+    minibatch,
+    forgetting,
+    real_feature,
+    grokking,
+    subsampling,
+    wide,
+    optimizers,
+    hysteresis,
+    states,
+    ramp,
+    control,
+)
 ARMS: Mapping[str, Arm] = {module.NAME: module for module in _MODULES}
 
 

@@ -1,0 +1,45 @@
+"""Layers and end-to-end map of any linear network of the package."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kramers_grok.models.chain import ChainModel
+from kramers_grok.models.deep_linear import DeepLinearNetwork
+from kramers_grok.models.diagonal import DiagonalNetwork
+from kramers_grok.models.mode import ModeModel
+
+__all__ = ["LinearModel", "layers_of", "product_of"]
+
+LinearModel = ChainModel | ModeModel | DiagonalNetwork | DeepLinearNetwork
+
+
+def layers_of(model: LinearModel, theta: Tensor) -> list[Tensor]:
+    """Weights W_1 … W_D as matrices, each of shape (replica, h_l, h_{l−1}).
+
+    A chain's are 1 × 1, a mode's x/√D in every layer, a diagonal network's diagonal matrices.
+
+    Examples
+    --------
+    >>> from kramers_grok.theory.deep_linear import DeepLinearChain
+    >>> chain = ChainModel(DeepLinearChain(3, 1.0, 0.25))
+    >>> [w.tolist() for w in layers_of(chain, torch.tensor([[1.0, 2.0, 3.0]]))]
+    [[[[1.0]]], [[[2.0]]], [[[3.0]]]]
+    """
+    if isinstance(model, DeepLinearNetwork):
+        return model.layers(theta)
+    if isinstance(model, DiagonalNetwork):
+        return list(torch.diag_embed(theta.reshape(-1, model.n_features, model.depth).transpose(1, 2)).unbind(1))
+    if isinstance(model, ModeModel):
+        depth = model.mode.depth
+        return [(theta / depth**0.5).unsqueeze(-1)] * depth
+    return list(theta.reshape(len(theta), -1, 1, 1).unbind(1))
+
+
+def product_of(model: LinearModel, theta: Tensor) -> Tensor:
+    """End-to-end map W_D … W_1, shape (replica, output, input)."""
+    if isinstance(model, DeepLinearNetwork):
+        return model.product(theta)
+    m = model.order_parameters(theta)
+    return torch.diag_embed(m) if isinstance(model, DiagonalNetwork) else m.unsqueeze(-1)

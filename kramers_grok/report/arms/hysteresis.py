@@ -1,0 +1,116 @@
+"""Figure and summary of the arm `hysteresis`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from kramers_grok import plots
+
+__all__ = ["figure", "summary"]
+
+
+def figure(tree: xr.DataTree) -> Any:
+    """Draw the teacher's loop, the digits' staircase, returns with noise, and area against complexity."""
+    import matplotlib.pyplot as plt
+
+    figure, ((loop, stairs), (noisy, area)) = plt.subplots(2, 2, figsize=(12.5, 8.6), layout="constrained")
+    plots.hysteresis_loop(tree["teacher"].to_dataset(), loop)
+    loop.set_title("Teacher, D = 3: full batch, no noise", fontsize="medium")
+    digits = tree["digits"].to_dataset()
+    plots.staircase(digits, stairs)
+    stairs.set_title(f"Digits, autoencoder of {digits.attrs['n_parameters']} weights, full batch", fontsize="medium")
+    rows = tree["return_stairs"].to_dataset()
+    plots.returns(rows, noisy)
+    noisy.set_title("On the way down with noise: strongest first", fontsize="medium")
+    families = {name: tree[f"complexity_{name}"].to_dataset() for name in ("teacher", "digits")}
+    plots.loop_area(families, area)
+    area.set_title("Hysteresis grows with complexity", fontsize="medium")
+    return figure
+
+
+def _brackets(loop: xr.Dataset, name: str) -> list[str]:
+    lines = [
+        f"### {name}",
+        "",
+        "| feature | spinodal | last certified minimum | first drop | relative to the spinodal [%] | fall of m | "
+        "m on the way down |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for k in range(loop.sizes["feature"]):
+        row = loop.isel(feature=k)
+        low, high = (100 * (float(row[v] / row.spinodal) - 1) for v in ("before", "after"))
+        lines.append(
+            f"| {k + 1} | {float(row.spinodal):.6g} | {float(row.before):.6g} | {float(row.after):.6g} "
+            f"| {low:+.3f} to {high:+.3f} | {float(row.jump):.4f} | {float(row.returned):.1e} |"
+        )
+    order = np.argsort(loop.after.values).tolist()
+    weakest_first = order == list(range(loop.sizes["feature"]))[::-1]
+    unsettled = int((~loop.settled & np.isfinite(loop.steps)).sum())
+    steps = int(np.nansum(loop.steps.values))
+    lines += [
+        "",
+        f"Weakest first: {'yes' if weakest_first else 'no'}. {int(np.isfinite(loop.steps).sum())} values of λ, {steps} "
+        f"steps of descent upwards, {unsettled} values did not settle. Area of all loops {float(loop.area.sum()):.5g}, "
+        f"predicted {float(loop.predicted_area.sum()):.5g}.",
+        "",
+    ]
+    return lines
+
+
+def summary(tree: xr.DataTree) -> str:
+    """Return what was found, as Markdown."""
+    lines = ["## Hysteresis", ""]
+    lines += _brackets(tree["teacher"].to_dataset(), "Teacher, D = 3")
+    lines += _brackets(tree["digits"].to_dataset(), "Digits as an autoencoder, D = 3")
+    control = tree["control"].to_dataset()
+    lines += [
+        f"Control, D = 2: {int(np.isfinite(control.jump).sum())} jumps, area {float(control.area.sum()):.2e} of "
+        f"{float(np.trapezoid(control.up.sum('feature'), control.weight_decay)):.2g} below the branch: a continuous "
+        "onset leaves no hysteresis.",
+        "",
+        "### Returns with noise",
+        "",
+    ]
+    race, stairs = tree["return_race"].to_dataset(), tree["return_stairs"].to_dataset()
+    for k in range(race.sizes["feature"]):
+        r = race.isel(feature=k)
+        lines.append(
+            f"- independent feature σ = {float(r.singular_value):g}: first in {int(r.n_first)} of "
+            f"{race.attrs['n_replicas']} (predicted share {float(r.predicted_first):.3f}), mean time "
+            f"{float(r.mean_exit_time):.0f} (predicted {float(r.predicted_time):.0f}), KS p = {float(r.ks_p_value):.3f}"
+        )
+    lines.append(
+        f"- order: χ² p = {race.attrs['first_p_value']:.3f} for who comes first; strongest to weakest in "
+        f"{race.attrs['n_ordered']} of {race.attrs['n_clean']}, predicted share {race.attrs['predicted_ordered']:.3f} "
+        f"(p = {race.attrs['ordered_p_value']:.3f})"
+    )
+    for k in range(stairs.sizes["feature"]):
+        s = stairs.isel(feature=k)
+        low, high = (float(v) for v in s.predicted_log)
+        lines.append(
+            f"- matrix network, feature σ = {float(s.singular_value):g} returns at λ = {np.exp(float(s.mean_log)):.4f} "
+            f"± {np.exp(float(s.mean_log)) * float(s.log_error):.4f} (geometric mean), predicted {np.exp(low):.4f} to "
+            f"{np.exp(high):.4f}"
+        )
+    lines += [
+        f"- matrix network: strongest first in {stairs.attrs['n_ordered']} of {stairs.attrs['n_replicas']}; expected "
+        f"exceptions to leading exponential order {stairs.attrs['expected_disordered']:.2g}; without noise "
+        f"{stairs.attrs['n_returned_without_noise']} of {stairs.attrs['n_replicas']} get anything back",
+        "",
+        "### Complexity",
+        "",
+        "| data | K | area | predicted | jumps | predicted | worst bracket [%] |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in ("teacher", "digits"):
+        rows = tree[f"complexity_{name}"].to_dataset()
+        for i in range(rows.sizes["n_features"]):
+            c = rows.isel(n_features=i)
+            lines.append(
+                f"| {name} | {int(c.n_features)} | {float(c.area):.5g} | {float(c.predicted_area):.5g} "
+                f"| {int(c.n_jumps)} | {int(c.predicted_jumps)} | {100 * float(c.worst_bracket):.2f} |"
+            )
+    return "\n".join(lines)
