@@ -59,6 +59,9 @@ def _executor(workers: int) -> Executor | nullcontext[None]:
     """Worker processes, or this process alone for one worker."""
     if workers == 1:
         return nullcontext()
+    # One worker is one core. Numerical libraries count their threads when they are loaded, in the new processes.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
     # Spawned, not forked: torch and numba have threads by now.
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=one_thread)
 
@@ -71,7 +74,7 @@ def reproduce(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     workers: Annotated[int, typer.Option(help="Processes; results do not depend on it. 0: all cores.")] = 0,
 ) -> None:
-    """Run the main job: phases of real data, the Arrhenius figure, what minibatch noise does, a grokking curve."""
+    """Run the main job: the figures of the paper for linear networks, predicted and measured, and what goes beyond."""
     from kramers_grok import report
     from kramers_grok.studies import reproduction
 
@@ -84,10 +87,8 @@ def reproduce(
         with Progress(*columns, console=console) as progress, _executor(processes) as executor:
             reproduction.reproduce(out, settings=settings, device=device, executor=executor, reporter=_Bars(progress))
             figures = progress.add_task("figures", total=1)
-            report.draw(out, executor)
+            text = report.write(out, executor)
             progress.update(figures, completed=1)
-        text = report.summary(out)
-        (out / "summary.md").write_text(text, encoding="utf-8")
     except KramersGrokError as error:
         raise _fail(error) from None
     console.print(Markdown(text))

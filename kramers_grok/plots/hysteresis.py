@@ -129,7 +129,8 @@ def returns(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
     _decay_axis(ax, float(x.min()), float(x.max()))
     ax.set_xlim(1.02 * float(x.max()), float(x.min()) / 1.02)
     ax.set_ylabel("fraction that has returned")
-    ax.legend(frameon=False, fontsize="small", loc="upper left")
+    ax.set_ylim(-0.04, 1.27)  # features fill the panel from left to right: the legend goes above them
+    ax.legend(frameon=False, fontsize="small", loc="upper center", ncols=3, columnspacing=1.2, handletextpad=0.4)
     return ax
 
 

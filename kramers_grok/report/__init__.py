@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import xarray as xr
 from kramers_grok.report.arms import ARMS
 from kramers_grok.studies.store import read_netcdf
 
-__all__ = ["ARMS", "draw", "load", "summary"]
+__all__ = ["ARMS", "draw", "load", "summary", "write"]
 
 
 def load(out: str | Path) -> dict[str, xr.DataTree]:
@@ -23,33 +24,46 @@ def _load(out: Path, name: str) -> xr.DataTree:
     return data if isinstance(data, xr.DataTree) else xr.DataTree(data, name=name)
 
 
-def draw(out: str | Path, executor: Executor | None = None) -> list[Path]:
-    """Draw all figures of a results directory as PNG and SVG; return their paths.
+def write(out: str | Path, executor: Executor | None = None) -> str:
+    """Draw all figures of a results directory, write ``summary.md`` and return its text.
 
     Parameters
     ----------
     out : path
     executor : Executor, optional
-        Draw in its workers, one figure a task.
+        Its workers take one arm each: its file is read once, for the figure and the summary.
     """
-    mapped = (executor.map if executor is not None else map)(_draw, [Path(out)] * len(ARMS), ARMS)
-    return [path for paths in mapped for path in paths]
+    mapped = (executor.map if executor is not None else map)(_arm, [Path(out)] * len(ARMS), ARMS)
+    text = _joined(part for _, part in mapped)
+    (Path(out) / "summary.md").write_text(text, encoding="utf-8")
+    return text
 
 
-def _draw(out: Path, name: str) -> list[Path]:
+def draw(out: str | Path) -> list[Path]:
+    """Draw all figures of a results directory as PNG and SVG; return their paths."""
+    return [path for name in ARMS for path in _arm(Path(out), name)[0]]
+
+
+def _arm(out: Path, name: str) -> tuple[list[Path], str]:
+    """Draw an arm's figure; return its paths, and the arm's part of the summary."""
     import matplotlib.pyplot as plt
 
-    figure = ARMS[name].figure(_load(out, name))
+    tree = _load(out, name)
+    figure = ARMS[name].figure(tree)
     paths = [out / f"{name}.png", out / f"{name}.svg"]
     # Without the date and with fixed ids the same numbers give the same file.
     with plt.rc_context({"svg.hashsalt": "kramers_grok"}):
         figure.savefig(paths[0], dpi=150)
         figure.savefig(paths[1], metadata={"Date": None})
     plt.close(figure)
-    return paths
+    return paths, ARMS[name].summary(tree)
 
 
 def summary(out: str | Path) -> str:
     """Return the summary of a results directory as Markdown, numbers read from its files."""
     trees = load(out)
-    return "\n\n".join(["# What the main job found", *(ARMS[name].summary(trees[name]) for name in ARMS)]) + "\n"
+    return _joined(ARMS[name].summary(trees[name]) for name in ARMS)
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return "\n\n".join(["# What the main job found", *(part.strip() for part in parts)]) + "\n"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
-__all__ = ["new_figure", "run_table"]
+__all__ = ["control_run", "new_figure", "run_table"]
 
 
 def new_figure(size: tuple[float, float], rows: int = 1, *, height_ratios: Any = None, sharex: bool = False) -> Any:
@@ -33,3 +34,17 @@ def run_table(rows: xr.Dataset) -> str:
             f"| {int(r.n_escaped)}/{int(r.n_replicas)} |"
         )
     return "\n".join(lines)
+
+
+def control_run(control: xr.Dataset) -> xr.Dataset:
+    """Return descent without noise as a run at T = 0, censored at its horizon, for `plots.arrhenius`."""
+    horizon = float(control["horizon"])
+    columns = {
+        "mean_exit_time": np.nan,
+        "lower": horizon,
+        "upper": np.inf,
+        "n_escaped": int(control["escaped"].sum()),
+        "n_replicas": control.sizes["replica"],
+        "horizon": horizon,
+    }
+    return xr.Dataset({k: ("run", [v]) for k, v in columns.items()}, coords={"temperature": ("run", [0.0])})

@@ -22,13 +22,15 @@ import warnings
 import numpy as np
 
 from kramers_grok.core import checks
-from kramers_grok.core.exceptions import NoBarrierError, ValidityWarning
+from kramers_grok.core.barrier import OrbitBarrier
+from kramers_grok.core.exceptions import KramersGrokError, NoBarrierError, ValidityWarning
 from kramers_grok.theory.feature_network import FeatureNetwork
-from kramers_grok.theory.radial import LOWEST_BARRIER
+from kramers_grok.theory.radial import LOWEST_BARRIER, radial_rate
 from kramers_grok.theory.radial_potential import RadialPoint, RadialPotential
 from kramers_grok.theory.radial_terms import LogDeterminant, extra_directions, learned_pair, unlearned_pair
 from kramers_grok.theory.radial_well import log_well_integral
 from kramers_grok.theory.rates import Rate, eyring_kramers_rate
+from kramers_grok.theory.saddles import MatrixNetwork
 
 __all__ = ["feature_potential", "feature_radial_rate", "left_out"]
 
@@ -64,9 +66,7 @@ def _terms(network: FeatureNetwork, rank: int) -> tuple[LogDeterminant, ...]:
     depth, decay, features = network.depth, network.weight_decay, network.features
     sigma, q = features.singular_values, features.input_variances
     own, n_features = float(q[rank]), features.rank
-    terms = [
-        unlearned_pair(float(sigma[j]), depth, decay, own, float(q[j])) for j in range(rank + 1, n_features)
-    ]
+    terms = [unlearned_pair(float(sigma[j]), depth, decay, own, float(q[j])) for j in range(rank + 1, n_features)]
     for j in range(rank):
         learned = (network.mode(j).learned_amplitude(), float(sigma[j]))
         terms += learned_pair(learned, float(sigma[rank]), depth, decay, own, float(q[j]))
@@ -113,6 +113,12 @@ def feature_radial_rate(
     ValidityWarning
         If the radial barrier is below `kramers_grok.theory.radial.LOWEST_BARRIER` T.
 
+    Notes
+    -----
+    Where another feature is nearly as strong, weights between the two are soft already before the saddle, and their
+    determinant turns negative there. Then the rate is that of the feature alone in the free units, times the
+    determinants at the aligned saddle of the whole network.
+
     Examples
     --------
     With white inputs it is `radial_rate`.
@@ -125,25 +131,50 @@ def feature_radial_rate(
     1.000000000
     """
     barrier = network.barrier(rank)  # refuses ranks and spinodals
-    potential = feature_potential(network, temperature, rank)
-    excess, crest = potential.crest()
-    if not excess > 0:
-        raise NoBarrierError(
-            f"The trap has melted: with hidden widths {network.hidden} at temperature={temperature:.6g} the radial free "
-            "energy falls all the way to the learned state.\nUse a lower temperature, or narrower hidden layers."
-        )
-    trap, saddle = (potential.point(m) for m in (potential.trap(crest), potential.saddle(crest)))
-    ratio = (saddle.energy - trap.energy) / temperature
-    log_rate = math.log(-float(saddle.spectrum[0]) / (2 * math.pi)) + _log_laplace(saddle, temperature)
-    log_rate -= log_well_integral(potential, saddle.order_parameter)
+    try:
+        log_rate, ratio = _along_channel(network, temperature, rank)
+    except ValueError as error:  # NaN where the determinants are negative
+        if isinstance(error, KramersGrokError):
+            raise
+        log_rate, ratio = _without_others(network, temperature, rank)
     if step:
         mild = barrier.height  # the step's correction holds no temperature, and this one does not underflow
-        rates = [eyring_kramers_rate(barrier, mild, step=h, warn=False).value for h in (step, 0.0)]
-        log_rate += math.log(rates[0] / rates[1])
+        log_rate += _log_eyring_kramers(barrier, mild, step) - _log_eyring_kramers(barrier, mild)
     note = "" if ratio >= LOWEST_BARRIER else f"Radial Kramers: the radial barrier is {ratio:.3g} T. Use a simulation."
     if note and warn:
         warnings.warn(note, ValidityWarning, stacklevel=2)
     return Rate(math.exp(log_rate), "radial Kramers", ratio, not note, note, (note,) if note else ())
+
+
+def _along_channel(network: FeatureNetwork, temperature: float, rank: int) -> tuple[float, float]:
+    """Logarithm of Kramers' rate along the channel, and the radial barrier over T."""
+    potential = feature_potential(network, temperature, rank)
+    excess, crest = potential.crest()
+    if not excess > 0:
+        raise NoBarrierError(
+            f"The trap has melted: with hidden widths {network.hidden} at temperature={temperature:.6g} the radial "
+            "free energy falls all the way to the learned state.\nUse a lower temperature, or narrower hidden layers."
+        )
+    trap, saddle = (potential.point(m) for m in (potential.trap(crest), potential.saddle(crest)))
+    log_rate = math.log(-float(saddle.spectrum[0]) / (2 * math.pi)) + _log_laplace(saddle, temperature)
+    log_rate -= log_well_integral(potential, saddle.order_parameter)
+    return log_rate, (saddle.energy - trap.energy) / temperature
+
+
+def _without_others(network: FeatureNetwork, temperature: float, rank: int) -> tuple[float, float]:
+    """As `_along_channel`, for a feature of its own in the free units, times the determinants at the aligned saddle."""
+    mode = network.mode(rank)
+    own = MatrixNetwork(
+        (1, *(h - rank for h in network.hidden), 1), (mode.singular_value,), mode.weight_decay, mode.input_variance
+    )
+    alone = radial_rate(own, temperature, warn=False)
+    mild = network.barrier(rank).height  # the ratio holds no temperature
+    others = _log_eyring_kramers(network.barrier(rank), mild) - _log_eyring_kramers(own.barrier(), mild)
+    return math.log(alone.value) + others, alone.barrier_over_temperature
+
+
+def _log_eyring_kramers(barrier: OrbitBarrier, temperature: float, step: float = 0.0) -> float:
+    return math.log(eyring_kramers_rate(barrier, temperature, step=step, warn=False).value)
 
 
 def left_out(network: FeatureNetwork, temperature: float, rank: int) -> float:

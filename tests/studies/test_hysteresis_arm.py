@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
+import xarray as xr
 
-from kramers_grok.studies.reproduction import returns
+from kramers_grok.studies.reproduction import returns, stairs
 from kramers_grok.studies.reproduction.hysteresis import (
     complexity_row,
     digits_loop,
@@ -36,7 +38,7 @@ def test_the_race_s_tests_accept_the_truth_and_refuse_other_rates() -> None:
 
 def test_survival_on_stairs() -> None:
     rates = np.array([[0.0, 0.01, 0.02]])
-    assert returns.staircase_survival(rates, 100.0) == pytest.approx(np.exp([[0.0, -1.0, -3.0]]))
+    assert stairs.staircase_survival(rates, 100.0) == pytest.approx(np.exp([[0.0, -1.0, -3.0]]))
 
 
 def test_the_first_feature_returns_on_the_predicted_stair_and_without_noise_none_does() -> None:
@@ -50,7 +52,7 @@ def test_the_first_feature_returns_on_the_predicted_stair_and_without_noise_none
         "hold": 150.0,
         "lr": 0.1,
     }
-    found = returns.stairs("cpu", False, config, seed=3)
+    found = stairs.stairs("cpu", False, config, seed=3)
     assert found.attrs["n_returned_without_noise"] == 0
     assert found.attrs["n_ordered"] >= 36
     share = found.returned.values[0]
@@ -60,6 +62,56 @@ def test_the_first_feature_returns_on_the_predicted_stair_and_without_noise_none
     assert (share < high + error).all()
     assert share[-1] > 0.2  # something happens at all
     assert (found.returned.values[1] < 0.2).all()
+
+
+SMALL = {
+    "components": 2,
+    "hidden": 2,
+    "stairs": (0.235, 0.215, 0.195, 0.175),
+    "n_replicas": 192,
+    "temperature": 0.0012,
+    "batch_size": 24,
+    "lr": 0.3,
+    "hold": 120.0,
+}
+
+
+@pytest.fixture(scope="module")
+def pixels() -> xr.Dataset:
+    pytest.importorskip("sklearn")
+    return stairs.stairs("cpu", False, SMALL, seed=3)
+
+
+def worst(counts: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
+    """Smallest exact probability of counts so far outside of an interval of probabilities."""
+    n = SMALL["n_replicas"]
+    return float(min(scipy.stats.binom.cdf(counts, n, low).min(), scipy.stats.binom.sf(counts - 1, n, high).min()))
+
+
+def test_digits_components_return_on_the_predicted_stairs(pixels: xr.Dataset) -> None:
+    """True minibatches of real images. False alarms 1e-5 for each of 8 shares, at the interval's end.
+
+    The controls, a temperature 1.3 times too high, or too low, move a share by 0.2, 5 standard errors, and are refused.
+    """
+    counts = np.rint(pixels.returned.values * SMALL["n_replicas"])
+    assert worst(counts, pixels.predicted_lower.values, pixels.predicted_upper.values) > 1e-5
+    for wrong in (1.3, 1 / 1.3):
+        other = stairs.Descent(SMALL | {"temperature": SMALL["temperature"] * wrong}).returned()  # type: ignore[operator]
+        assert worst(counts, other[0], other[1]) < 1e-5
+
+
+def test_digits_components_return_strongest_first(pixels: xr.Dataset) -> None:
+    """Exceptions are a rate to leading exponential order: no more than three times it, plus 4.4 standard errors."""
+    assert float(pixels.returned[0, -1]) > 0.5  # something happens at all
+    assert (pixels.returned[0] >= pixels.returned[1]).all()
+    bound = 3 * float(pixels.expected_swapped[0])
+    assert int(pixels.n_swapped[0]) < bound + 4.4 * bound**0.5
+
+
+def test_digits_return_nothing_without_injected_noise(pixels: xr.Dataset) -> None:
+    """Neither full batch nor true minibatches alone, whose noise vanishes where nothing is learned."""
+    assert pixels.attrs["n_returned_without_noise"] == 0
+    assert pixels.attrs["n_returned_without_injected_noise"] == 0
 
 
 def test_hysteresis_grows_with_the_number_of_features() -> None:

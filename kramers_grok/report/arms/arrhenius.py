@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from kramers_grok import plots
 from kramers_grok.core.schema import describe
-from kramers_grok.report.drawing import new_figure, run_table
+from kramers_grok.report.drawing import control_run, new_figure, run_table
 
 __all__ = ["figure", "summary"]
 
@@ -33,17 +32,7 @@ def figure(tree: xr.DataTree) -> Any:
     curves["Langevin, mode"] = tree["langevin_mode"].to_dataset()
     curves["Langevin, mode (torchsde)"] = tree["langevin_mode_torchsde"].to_dataset()
     control = tree["control"].to_dataset()
-    curves["full-batch descent"] = xr.Dataset(
-        {
-            "mean_exit_time": ("run", [np.nan]),
-            "lower": ("run", [float(control["horizon"])]),
-            "upper": ("run", [np.inf]),
-            "n_escaped": ("run", [int(control["escaped"].sum())]),
-            "n_replicas": ("run", [control.sizes["replica"]]),
-            "horizon": ("run", [float(control["horizon"])]),
-        },
-        coords={"temperature": ("run", [0.0])},
-    )
+    curves["full-batch descent"] = control_run(control)
     figure, (ax, below) = new_figure((7.2, 7.0), 2, height_ratios=(3, 1), sharex=True)
     plots.arrhenius(curves, ax, gradient_noise_variance=float(tree.attrs["noise_variance"]))
     depth, decay = tree.attrs["depth"], tree.attrs["weight_decay"]

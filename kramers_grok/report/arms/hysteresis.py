@@ -16,18 +16,28 @@ def figure(tree: xr.DataTree) -> Any:
     """Draw the teacher's loop, the digits' staircase, returns with noise, and area against complexity."""
     import matplotlib.pyplot as plt
 
-    figure, ((loop, stairs), (noisy, area)) = plt.subplots(2, 2, figsize=(12.5, 8.6), layout="constrained")
-    plots.hysteresis_loop(tree["teacher"].to_dataset(), loop)
-    loop.set_title("Teacher, D = 3: full batch, no noise", fontsize="medium")
+    pixels = "return_digits" in tree.children  # the quick form has none
+    figure = plt.figure(figsize=(14.0 if pixels else 12.5, 8.8), layout="constrained")
+    rows: Any = figure.subfigures(2, 1)  # columns of their own: two panels above, two or three below
+    above, below = rows
+    panels = above.subplot_mosaic("AB") | below.subplot_mosaic("CDE" if pixels else "CE")
+    plots.hysteresis_loop(tree["teacher"].to_dataset(), panels["A"])
+    panels["A"].set_title("Teacher, D = 3: full batch, no noise", fontsize="medium")
     digits = tree["digits"].to_dataset()
-    plots.staircase(digits, stairs)
-    stairs.set_title(f"Digits, autoencoder of {digits.attrs['n_parameters']} weights, full batch", fontsize="medium")
-    rows = tree["return_stairs"].to_dataset()
-    plots.returns(rows, noisy)
-    noisy.set_title("On the way down with noise: strongest first", fontsize="medium")
+    plots.staircase(digits, panels["B"])
+    size = digits.attrs["n_parameters"]
+    panels["B"].set_title(f"Digits, autoencoder of {size} weights, full batch", fontsize="medium")
+    plots.returns(tree["return_stairs"].to_dataset(), panels["C"])
+    panels["C"].set_title("Teacher, down with noise: strongest first", fontsize="medium")
+    if pixels:
+        returned = tree["return_digits"].to_dataset()
+        plots.returns(returned, panels["D"])
+        panels["D"].set_title(
+            f"Digits, {returned.sizes['feature']} components, down with minibatches", fontsize="medium"
+        )
     families = {name: tree[f"complexity_{name}"].to_dataset() for name in ("teacher", "digits")}
-    plots.loop_area(families, area)
-    area.set_title("Hysteresis grows with complexity", fontsize="medium")
+    plots.loop_area(families, panels["E"])
+    panels["E"].set_title("Hysteresis grows with complexity", fontsize="medium")
     return figure
 
 
@@ -60,6 +70,29 @@ def _brackets(loop: xr.Dataset, name: str) -> list[str]:
     return lines
 
 
+def _returns(stairs: xr.Dataset, name: str) -> list[str]:
+    lines = []
+    for k in range(stairs.sizes["feature"]):
+        s = stairs.isel(feature=k)
+        low, high = (float(v) for v in s.predicted_log)
+        lines.append(
+            f"- {name}, feature {k + 1} (σ = {float(s.singular_value):.3g}) returns at "
+            f"λ = {np.exp(float(s.mean_log)):.4f} ± {np.exp(float(s.mean_log)) * float(s.log_error):.4f} (geometric "
+            f"mean of {round(stairs.attrs['n_replicas'] * float(s.returned[-1]))}), predicted {np.exp(low):.4f} to "
+            f"{np.exp(high):.4f}"
+        )
+    attrs = stairs.attrs
+    lines.append(
+        f"- {name}: strongest first in {attrs['n_ordered']} of {attrs['n_replicas']}; neighbours out of order "
+        f"{', '.join(str(int(v)) for v in stairs.n_swapped)}, expected to leading exponential order "
+        f"{', '.join(f'{float(v):.2g}' for v in stairs.expected_swapped)}; without noise "
+        f"{attrs['n_returned_without_noise']} of {attrs['n_replicas']} get anything back"
+    )
+    if "n_returned_without_injected_noise" in attrs:
+        lines[-1] += f", with minibatches alone {attrs['n_returned_without_injected_noise']}"
+    return lines
+
+
 def summary(tree: xr.DataTree) -> str:
     """Return what was found, as Markdown."""
     lines = ["## Hysteresis", ""]
@@ -87,18 +120,10 @@ def summary(tree: xr.DataTree) -> str:
         f"{race.attrs['n_ordered']} of {race.attrs['n_clean']}, predicted share {race.attrs['predicted_ordered']:.3f} "
         f"(p = {race.attrs['ordered_p_value']:.3f})"
     )
-    for k in range(stairs.sizes["feature"]):
-        s = stairs.isel(feature=k)
-        low, high = (float(v) for v in s.predicted_log)
-        lines.append(
-            f"- matrix network, feature σ = {float(s.singular_value):g} returns at λ = {np.exp(float(s.mean_log)):.4f} "
-            f"± {np.exp(float(s.mean_log)) * float(s.log_error):.4f} (geometric mean), predicted {np.exp(low):.4f} to "
-            f"{np.exp(high):.4f}"
-        )
+    lines += _returns(stairs, "matrix network, white teacher")
+    if "return_digits" in tree.children:
+        lines += _returns(tree["return_digits"].to_dataset(), "digits, true minibatches")
     lines += [
-        f"- matrix network: strongest first in {stairs.attrs['n_ordered']} of {stairs.attrs['n_replicas']}; expected "
-        f"exceptions to leading exponential order {stairs.attrs['expected_disordered']:.2g}; without noise "
-        f"{stairs.attrs['n_returned_without_noise']} of {stairs.attrs['n_replicas']} get anything back",
         "",
         "### Complexity",
         "",

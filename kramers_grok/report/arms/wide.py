@@ -10,7 +10,7 @@ import xarray as xr
 from kramers_grok import plots
 from kramers_grok.core.schema import describe
 from kramers_grok.plots.style import MARKERS, colour_of
-from kramers_grok.report.drawing import new_figure
+from kramers_grok.report.drawing import control_run, new_figure
 
 __all__ = ["figure", "summary"]
 
@@ -39,17 +39,7 @@ def figure(tree: xr.DataTree) -> Any:
     measured = {name: tree[name].to_dataset() for name in _GROUPS if name in tree.children}
     curves |= {_label(name, rows): rows for name, rows in measured.items()}
     control = tree["control"].to_dataset()
-    curves["full-batch descent"] = xr.Dataset(
-        {
-            "mean_exit_time": ("run", [np.nan]),
-            "lower": ("run", [float(control["horizon"])]),
-            "upper": ("run", [np.inf]),
-            "n_escaped": ("run", [int(control["escaped"].sum())]),
-            "n_replicas": ("run", [control.sizes["replica"]]),
-            "horizon": ("run", [float(control["horizon"])]),
-        },
-        coords={"temperature": ("run", [0.0])},
-    )
+    curves["full-batch descent"] = control_run(control)
     figure, (ax, below) = new_figure((7.2, 7.2), 2, height_ratios=(3, 1.2), sharex=True)
     plots.arrhenius(curves, ax, gradient_noise_variance=float(tree.attrs["noise_variance"]))
     _slopes(ax, tree)

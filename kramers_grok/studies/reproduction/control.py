@@ -56,7 +56,7 @@ def cells(settings: Settings, device: str) -> list[Cell]:
         "chain": [settings.depth, settings.singular_value, settings.weight_decay],
         "label_noise": settings.label_noise,
         "n_steps": N_STEPS,
-        "n_replicas": 512 if settings.quick else 2048,
+        "n_replicas": 256 if settings.quick else 2048,
         "turn_weight_decay": not settings.quick,
         "peak": PEAK,
     }

@@ -35,7 +35,7 @@ TRAP_DECAY = 0.6  # above the spinodal: the learned state is gone
 TRAP_TIME = 60.0
 BATCH_PER_RATIO = 8  # B = 8 ΔF/T
 RATIOS = (1.5, 3.0, 5.0, 7.0, 9.0)
-QUICK_RATIOS = (1.5, 3.0, 4.5, 6.5)
+QUICK_RATIOS = (1.5, 3.0, 4.5, 6.0)
 N_CURVES = 48
 # Replicas for exit times cost as long as they stay: fewer where they stay longest
 REPLICA_TIME = 1e7

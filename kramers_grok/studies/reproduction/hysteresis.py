@@ -16,6 +16,7 @@ from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction import returns
 from kramers_grok.studies.reproduction.settings import Settings
+from kramers_grok.studies.reproduction.stairs import principal_components
 
 __all__ = ["NAME", "cells", "digits_loop", "gather", "principal_components", "teacher_loop"]
 
@@ -41,7 +42,12 @@ def cells(settings: Settings, device: str) -> list[Cell]:
         Cell("hysteresis-teacher", key | {"depth": 3, "teacher": TEACHER}, _teacher, 12),
         Cell(
             "hysteresis-teacher",
-            {"step": COARSE_STEP, "bisections": 0, "depth": 2, "teacher": TEACHER[:2]},
+            {
+                "step": 3 * COARSE_STEP if settings.quick else COARSE_STEP,
+                "bisections": 0,
+                "depth": 2,
+                "teacher": TEACHER[:2],
+            },
             _teacher,
             4,
         ),
@@ -73,13 +79,6 @@ def gather(settings: Settings, results: Sequence[xr.Dataset]) -> xr.DataTree:
     tree |= {f"/complexity_{name}": rows for name, rows in families.items()}
     tree |= {f"/return_{r.attrs['kind']}": r for r in others if r.attrs["kind"] != "complexity"}
     return xr.DataTree.from_dict({"/": xr.Dataset(attrs={"step": STEP}), **tree}, name=NAME)
-
-
-def principal_components(dimension: int) -> FiniteData:
-    """Return the digits' first principal components as an autoencoder's data, pixels scaled to [0, 1]."""
-    x = autoencoding(digits() / 16).x
-    _, _, axes = np.linalg.svd(x, full_matrices=False)
-    return autoencoding(x @ axes[:dimension].T, center=False)
 
 
 def _grid(lowest: float, highest: float, step: float) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -116,8 +117,14 @@ def reproduce(
 
     everything = [cell for own in cells.values() for cell in own]
     results = iter(execute(store, everything, seed=settings.seed, executor=executor, finished=finished))
-    trees: dict[str, xr.DataTree] = {}
-    for name, arm in ARMS.items():
-        trees[name] = arm.gather(settings, [next(results) for _ in cells[name]])
-        write_netcdf(trees[name], store.directory / f"{name}.nc")
-    return trees
+    found = [[next(results) for _ in cells[name]] for name in ARMS]
+    finish = partial(_finish, settings, store.directory)
+    trees = (executor.map if executor is not None else map)(finish, ARMS, found)
+    return dict(zip(ARMS, trees, strict=True))
+
+
+def _finish(settings: Settings, directory: Path, name: str, results: Sequence[xr.Dataset]) -> xr.DataTree:
+    """Gather an arm's results and write them."""
+    tree = ARMS[name].gather(settings, results)
+    write_netcdf(tree, directory / f"{name}.nc")
+    return tree

@@ -75,7 +75,7 @@ def _setups(settings: Settings) -> tuple[Setup, ...]:
 
 def _size(settings: Settings) -> tuple[int, int]:
     """Replicas and steps."""
-    return (16, 1500) if settings.quick else (32, 3000)
+    return (16, 1000) if settings.quick else (32, 3000)
 
 
 def _data() -> FiniteData:

@@ -53,7 +53,7 @@ def cells(settings: Settings, device: str) -> list[Cell]:
         "batch_size": BATCH_SIZE,
         "label_noise": settings.label_noise,
         "rates": list(QUICK_RATES if quick else RATES),
-        "n_replicas": 256 if quick else 1024,
+        "n_replicas": 192 if quick else 1024,
         "ratio_nodes": 2 if quick else 3,
     }
     noisy = [

@@ -10,7 +10,6 @@ unlearned feature has a saddle of index 1, so the order is strongest first, with
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -21,25 +20,21 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from kramers_grok.analysis.hypotheses import ks_test
-from kramers_grok.core.exceptions import KramersGrokError, ValidityWarning
 from kramers_grok.core.noise import per_sample
 from kramers_grok.core.region import Region, beyond
-from kramers_grok.core.schedules import Piecewise
 from kramers_grok.core.schema import describe
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.first_passage import first_passage
 from kramers_grok.models.data import population
-from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.models.diagonal import DiagonalNetwork
 from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.settings import Settings
+from kramers_grok.studies.reproduction.stairs import stairs
 from kramers_grok.theory.deep_linear import DeepLinearChain
 from kramers_grok.theory.exit_times import exit_time
 from kramers_grok.theory.hysteresis import first_probabilities, order_probability
-from kramers_grok.theory.radial import radial_rate
-from kramers_grok.theory.saddles import MatrixNetwork
 
-__all__ = ["RATE_INTERVAL", "STAIRS", "cells", "independent", "staircase_survival", "stairs"]
+__all__ = ["DIGITS_STAIRS", "STAIRS", "cells", "independent"]
 
 Array = NDArray[np.float64]
 
@@ -50,18 +45,18 @@ WEIGHT_DECAY = 0.25
 RATIO = 4.0  # ΔF/T of the strongest feature
 HORIZON = 5.0  # mean times of the slowest feature
 
-STAIRS = tuple(np.geomspace(0.46, 0.15, 20).tolist())
-TEACHER = (1.4, 1.1, 0.87)
-HIDDEN = 3
-TEMPERATURE = 0.0012
-HOLD = 300.0  # time on each stair
-CHUNK = 50  # steps between two looks at the order parameters: 5 of 300 time units
-#: Rates relative to the radial ones that the prediction's interval covers.
-RATE_INTERVAL = (0.95, 1.15)
+# Hidden layers have as many units as there are features, no more: every further one adds entropy and lowers what is
+# left of the barrier when a feature returns, which must be a few T.
+STAIRS = tuple(np.geomspace(0.42, 0.095, 22).tolist())
+CLIMB = {"teacher": (1.4, 1.1, 0.87, 0.69), "hidden": 4, "temperature": 0.0009, "hold": 400.0}
+QUICK_STAIRS = tuple(np.geomspace(0.434, 0.235, 6).tolist())
+QUICK_CLIMB = {"teacher": (1.4, 1.1), "hidden": 2, "temperature": 0.0012, "hold": 200.0}
+DIGITS_STAIRS = tuple(np.geomspace(0.268, 0.079, 20).tolist())
+DIGITS = {"components": 4, "hidden": 4, "temperature": 0.001, "batch_size": 32, "lr": 0.3, "hold": 750.0}
 
 
 def cells(settings: Settings, device: str) -> list[Cell]:
-    """Return the race of independent features, and the stairs of a matrix network."""
+    """Return the race of independent features, and the stairs of matrix networks."""
     quick = settings.quick
     race = {
         "features": QUICK_FEATURES if quick else FEATURES,
@@ -70,19 +65,19 @@ def cells(settings: Settings, device: str) -> list[Cell]:
         "ratio": 3.0 if quick else RATIO,
         "lr": LR,
     }
-    climb = {
-        "teacher": TEACHER[:2] if quick else TEACHER,
-        "hidden": 2 if quick else HIDDEN,
-        "stairs": STAIRS[1:13:2] if quick else STAIRS,
-        "n_replicas": 48 if quick else 256,
-        "temperature": TEMPERATURE,
-        "hold": 200.0 if quick else HOLD,
+    climb = (QUICK_CLIMB if quick else CLIMB) | {
+        "stairs": QUICK_STAIRS if quick else STAIRS,
+        "n_replicas": 48 if quick else 192,
         "lr": LR,
     }
-    return [
+    made = [
         Cell("hysteresis-race", race, partial(independent, device), 30),
         Cell("hysteresis-stairs", climb, partial(stairs, device, not quick), 30),
     ]
+    if not quick:  # no compiled kernel for minibatches of data: half a minute
+        pixels = DIGITS | {"stairs": DIGITS_STAIRS, "n_replicas": 96}
+        made.append(Cell("hysteresis-digits-stairs", pixels, partial(stairs, device, False), 40))
+    return made
 
 
 def independent(device: str, config: Mapping[str, Any], *, seed: int) -> xr.Dataset:
@@ -152,5 +147,3 @@ def _race_table(
             "ordered_p_value": float(scipy.stats.binomtest(int(ordered.sum()), int(clean.sum()), chance).pvalue),
         },
     )
-
-

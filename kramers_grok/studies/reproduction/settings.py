@@ -50,8 +50,8 @@ class Settings:
             quick=True,
             n_replicas=256,
             n_control=64,
-            ratios=(2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0),
-            pairs=((0.05, 12), (0.05, 16), (0.2, 64)),
+            ratios=(2.0, 2.5, 3.0, 4.0, 5.0),
+            pairs=((0.05, 12), (0.2, 64)),
             control_time=5_000.0,
         )
 

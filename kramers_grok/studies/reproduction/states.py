@@ -36,7 +36,7 @@ LR = 0.05
 
 def cells(settings: Settings, device: str) -> list[Cell]:
     """Return one cell for each family and number of features."""
-    most, n = (2, 192) if settings.quick else (4, 768)
+    most, n = (2, 96) if settings.quick else (4, 768)
     made = []
     for family in ("white", "autoencoder", "diagonal"):
         for k in range(1, most + 1):

@@ -45,8 +45,8 @@ MANY = 64
 SHARE = 0.25  # λ over the smallest input variance of the sample
 LARGEST_BATCH = 5
 RATIO, QUICK_RATIO = 4.0, 3.2  # ΔF/T at the largest batch
-BATCHES, QUICK_BATCHES = (2, 3, 5), (2, 4)
-HORIZON = 2.5  # in predicted mean times
+BATCHES, QUICK_BATCHES = (2, 3, 5), (2, 3)
+HORIZON, QUICK_HORIZON = 2.5, 1.8  # in predicted mean times
 TRAP_DECAY, TRAP_TIME = 0.1, 150.0
 WEAKEST = N_INPUTS - 1
 LEARNED = 0.3  # order parameter above which a feature counts as learned; the barriers stand below 0.03
@@ -57,14 +57,21 @@ def cells(settings: Settings, device: str) -> list[Cell]:
     """Return the cells of all parts."""
     quick = settings.quick
     base = {"inputs": N_INPUTS, "samples": N_SAMPLES, "draw": DRAW, "ratio": QUICK_RATIO if quick else RATIO}
-    base |= {"n_replicas": 32 if quick else 64}
+    base |= {"n_replicas": 24 if quick else 64}
+    short = {"horizon": QUICK_HORIZON} if quick else {}
     found = [
-        Cell("subsampling-gain", base | {"batch_size": batch}, partial(_gain, device), 200.0 * batch)
+        Cell("subsampling-gain", base | short | {"batch_size": batch}, partial(_gain, device), 200.0 * batch)
         for batch in (QUICK_BATCHES if quick else BATCHES)
     ]
-    found.append(Cell("subsampling-control", base | {"time": 1500.0 if quick else 15000.0}, partial(_control, device)))
+    found.append(Cell("subsampling-control", base | {"time": 600.0 if quick else 15000.0}, partial(_control, device)))
     found.append(Cell("subsampling-many", base | {"samples": MANY, "batch_size": 3}, partial(_many, device)))
-    found.append(Cell("subsampling-forget", FORGET | {"n_replicas": base["n_replicas"]}, partial(_forget, device)))
+    found.append(
+        Cell(
+            "subsampling-forget",
+            FORGET | short | {"n_replicas": base["n_replicas"]},
+            partial(_forget, device),
+        )
+    )
     return found + [Cell("subsampling-map", config, map_cell) for config in _map_configs(quick)]
 
 
@@ -76,7 +83,7 @@ def _map_configs(quick: bool) -> list[dict[str, Any]]:
         "replicas": 8 if quick else 12,
     }
     shape |= {"weight_decays": [0.025, 0.05], "max_time": 450.0 if quick else 1200.0, "points": 60}
-    pairs = [(6, 2), (64, 2)] if quick else [(4, 2), (6, 2), (64, 2), (6, 3)]
+    pairs = [(6, 2)] if quick else [(4, 2), (6, 2), (64, 2), (6, 3)]
     return [shape | {"n_samples": n, "batch_size": b} for n, b in pairs]
 
 
@@ -122,7 +129,7 @@ def _autoencoding(config: Mapping[str, Any]) -> Autoencoding:
 def _gain(device: str, config: Mapping[str, Any], *, seed: int) -> xr.Dataset:
     task, batch = _autoencoding(config), int(config["batch_size"])
     times = task.learning_times(batch)
-    n_steps = int(HORIZON * float(since_start(times)[WEAKEST]) / LR)
+    n_steps = int(config.get("horizon", HORIZON) * float(since_start(times)[WEAKEST]) / LR)
     logarithmic = np.unique(np.geomspace(1, n_steps, 110).astype(np.int64))
     grid = np.unique(np.concatenate([logarithmic, np.linspace(1, n_steps, 400).astype(np.int64)]))
     run = task.run(task.process(batch, device), grid, n_replicas=int(config["n_replicas"]), seed=seed)
@@ -274,7 +281,7 @@ def _forget(device: str, config: Mapping[str, Any], *, seed: int) -> xr.Dataset:
     unit = N_INPUTS**0.5 * np.eye(N_INPUTS)
     # Clean labels: label noise adds the same constant to every test error.
     losses = Loss(data, name="train_loss"), Loss(finite(unit, unit @ matrix.T), name="test_loss")
-    steps = np.unique(np.geomspace(1, 4 * predicted / lr, 110).astype(np.int64))
+    steps = np.unique(np.geomspace(1, config.get("horizon", 4.0) * predicted / lr, 110).astype(np.int64))
     start = network.ordered_state([0, 1]).numpy()
     quiet = without_noise(process)
     state = process.start(int(config["n_replicas"]), seed=seed, point=start)

@@ -63,7 +63,7 @@ LR, SLOW, FAST = 0.2, 0.1, 0.4
 
 # ΔF/T and replicas, on the line of one η; the last ones end at the cap before all have escaped.
 LINE = {16.0: 1024, 18.0: 1024, 20.0: 1024, 22.0: 1024, 24.0: 512, 26.0: 384, 28.0: 256}
-QUICK_LINE = {16.0: 128, 18.0: 128, 20.0: 128, 22.0: 64}  # at the largest η
+QUICK_LINE = {16.0: 64, 18.0: 64, 20.0: 48}  # at the largest η
 CAP, QUICK_CAP = 20_000.0, 1_500.0  # longest time waited for
 HORIZON = 10.0  # predicted mean times; e^-10 of the replicas are censored
 CONTROL = 24.0  # ΔF/T of the thermally spread starts from which full-batch descent never escapes
@@ -207,7 +207,7 @@ def _plan(settings: Settings, device: str) -> dict[str, list[Cell]]:
         return Cell("wide-sgd", config, run, 1e-3 * weight * n * math.exp(0.55 * ratio) / lr)
 
     line, lr = (QUICK_LINE, FAST) if quick else (LINE, LR)
-    pairs = [(18.0, LR, 128)] if quick else [(r, h, n) for r, n in ((18.0, 1024), (22.0, 512)) for h in (SLOW, FAST)]
+    pairs = [(18.0, LR, 64)] if quick else [(r, h, n) for r, n in ((18.0, 1024), (22.0, 512)) for h in (SLOW, FAST)]
     matrix = [] if quick else [(18.0, LR, 256), (20.0, LR, 256)]
     idle = {"widths": list(WIDTHS), "n_replicas": 64, "time": 200.0 if quick else 2000.0}
     return {
