@@ -68,7 +68,8 @@ def minibatch_log_factor(mode: Mode, temperature: float, noise: MinibatchNoise) 
     the additive one. In the chain and in a matrix network the integral is the exponent's first order in 𝒟/T, of one
     feature's own noise: the most probable path stays the balanced one. The prefactor there also depends on how the
     noise changes beside the path, which is left out: in the chain of three weights it adds some 0.05 𝒟(x_s)/T. So use
-    it where 𝒟(x_s)/T is a few per cent: a *small share*.
+    it where 𝒟(x_s)/T is a few per cent: a *small share*. In wide layers entropy carries the escape up most of ΔF, and
+    this factor is too large: see `kramers_grok.theory.radial_minibatch.radial_minibatch_log_factor`.
 
     Parameters
     ----------
