@@ -127,7 +127,7 @@ def summary(tree: xr.DataTree) -> str:
     lines += [
         "",
         "Straight lines ln τ against 1/T at the same temperatures: width's entropy pulls the slope below the barrier. "
-        "The radial rate is up to a tenth off where its barrier is low, at the hottest runs, and so is its slope a little.",
+        "The radial rate is up to a tenth off where its barrier is low, at the hottest runs, and its slope a little.",
         "",
         "| curve | slope over ΔF | measured minus this [s.e.] | R² |",
         "|---|---|---|---|",
