@@ -70,7 +70,7 @@ class Observable(Protocol):
         ...
 
     def __call__(self, process: Process, theta: Tensor) -> Tensor:
-        """Values of `theta` (replica, parameter), shape (replica, *dims)."""
+        """Values of `theta` (replica, parameter), shape (replica, …)."""
         ...
 
 
@@ -329,7 +329,7 @@ def observe(
     State
         After the last of the steps.
     dict of str to Tensor
-        Shape (replica, step, *dims) each. Nothing has been read back to the host.
+        Shape (replica, step, …) each. Nothing has been read back to the host.
     """
     numbers = _check_steps(steps, state.step)
     names = [o.name for o in observables]

@@ -4,9 +4,9 @@ An optimizer is a small frozen object with `init`, which makes what it remembers
 Both see all replicas at once; whatever is remembered has one row per replica, so that it follows its replica when
 others leave or copies are made. Learning rate and weight decay come as numbers or as tensors of shape (replica, 1).
 Weight decay is *coupled* (λθ joins the gradient: it is part of the loss) or *decoupled* (the weights shrink by
-1 − ηλ, whatever the gradient is rescaled to). Only for plain gradient descent are these the same to first order in η.
+1 − ηλ, whatever the gradient is rescaled to). Only for plain gradient descent are these the same.
 
-To add one, write one class:
+To add one, write one class::
 
     @dataclass(frozen=True)
     class SignDescent:

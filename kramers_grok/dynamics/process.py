@@ -202,7 +202,7 @@ class Process(Protocol):
     def times(self, steps: ArrayLike, replicas: ArrayLike | None = None) -> NDArray[np.float64]:
         """Time before each step [time], in the shape of `steps`.
 
-        Where replicas have clocks of their own: of every replica, shape (replica, *steps), or of the replica numbers
+        Where replicas have clocks of their own: of every replica, shape (replica, …), or of the replica numbers
         `replicas`, one for each entry of `steps`.
         """
         ...

@@ -204,7 +204,7 @@ class SGD:
         Returns
         -------
         array
-            Of the shape of `steps`; (replica, *steps) where the learning rate differs between replicas and `replicas`
+            Of the shape of `steps`; (replica, …) where the learning rate differs between replicas and `replicas`
             is not given.
         """
         return self._clock.times(steps, replicas)

@@ -320,7 +320,7 @@ def ramp_loop(
     ----------
     system : Mode or DeepLinearChain
     rate : float
-        |dλ/dt| in both directions.
+        Modulus of dλ/dt, in both directions.
     temperature : float
         T [loss].
     low, high : float
