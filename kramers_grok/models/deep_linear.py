@@ -84,8 +84,8 @@ class DeepLinearNetwork:
     >>> network.energy(theta).item(), network.order_parameters(theta).tolist()
     (2.5, [[0.0, 0.0]])
     >>> autoencoder = DeepLinearNetwork((2, 3, 2), [1.0, 1.0], weight_decay=0.1, input_covariance=np.diag([1.0, 4.0]))
-    >>> autoencoder.spectrum.input_variances
-    (4.0, 1.0)
+    >>> [round(q, 9) for q in autoencoder.spectrum.input_variances]
+    [4.0, 1.0]
     """
 
     def __init__(
@@ -141,8 +141,8 @@ class DeepLinearNetwork:
         >>> from kramers_grok.models.data import autoencoding
         >>> network = DeepLinearNetwork.from_data(autoencoding([[3.0, 0], [-3, 0], [0, 1], [0, -1]]), (4, 4),
         ...     weight_decay=0.1)
-        >>> network.widths, network.spectrum.input_variances
-        ((2, 4, 4, 2), (4.5, 0.5))
+        >>> network.widths, [round(q, 9) for q in network.spectrum.input_variances]
+        ((2, 4, 4, 2), [4.5, 0.5])
         """
         widths = (data.x.shape[1], *hidden, data.y.shape[1])
         # The smallest M with M Σ_xx = Σ_yx. From the samples: their moments have the square of their condition number.

@@ -176,7 +176,7 @@ def sweep(
     >>> network = DeepLinearNetwork((2, 2, 2, 2), [2.0, 1.0], weight_decay=0.4)
     >>> descent = SGD(network, population(), lr=0.1)
     >>> up = sweep(descent, [0.45, 0.47, 0.48], start=network.ordered_state([0, 1]), seed=0)
-    >>> up.certified.values.tolist(), up.order_parameter.round(3).values[-1].tolist()
+    >>> up.certified.values.tolist(), abs(up.order_parameter).round(3).values[-1].tolist()
     ([True, True, True], [1.589, 0.0])
     >>> float(up.before[1]), float(up.after[1])
     (0.47, 0.48)
