@@ -300,6 +300,10 @@ class FeatureNetwork:
 
         Notes
         -----
+        The determinants take the saddle's orbit for a Gaussian ridge. That holds where no hidden unit is spare (widths
+        of rank + 1); three spare units made it 2.5 times too fast on digits: use
+        `kramers_grok.theory.feature_radial.feature_radial_rate` there.
+
         Depth 3 uses the exact time of the chain. Other depths, and barriers below T, take half the exact time of the
         mode, without the corrections: a rough guide, twice too long at hidden widths 4, where escape is no rare event.
 

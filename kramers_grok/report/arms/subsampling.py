@@ -44,14 +44,14 @@ def figure(tree: xr.DataTree) -> Any:
 
     many = tree["many"].to_dataset()
     ax = plots.train_and_test(many, axes[1, 0])
-    ax.set_title(f"N = {int(many.n_samples)}: no direction is hidden, no gap", fontsize="medium")
+    ax.set_title(f"N = {int(many.n_samples)}: no direction is hidden", fontsize="medium")
 
     forget = tree["forget"].to_dataset()
     ax = plots.train_and_test(forget, axes[1, 1], legend=False)
     still = forget["full_batch_test"]
     ax.semilogx(still["still_time"], still, ":", color="black", lw=1.2, label="test, full batch")
     ax.axvline(float(forget["predicted_mean"]), color="grey", ls=":", lw=1)
-    ax.set_title("label noise: a spurious feature is dropped,\nand it is the train error that moves", fontsize="medium")
+    ax.set_title("label noise: a spurious feature is dropped\n(dotted line: Eyring–Kramers time)", fontsize="medium")
     ax.legend(frameon=False, fontsize="small", loc="center left")
     return figure
 
@@ -102,8 +102,18 @@ def summary(tree: xr.DataTree) -> str:
         "",
         f"Label noise: the spurious feature (σ = {float(forget.singular_value):.3g}) is dropped after "
         f"{float(forget.mean_exit_time):.0f}, Eyring–Kramers {float(forget.predicted_mean):.0f} at ΔF/T = "
-        f"{float(forget.barrier_over_temperature):g}; train error {float(forget.train_memorised):.3f} → "
-        f"{float(forget.train_generalised):.3f}, test error {float(forget.test_memorised):.3f} → "
-        f"{float(forget.test_generalised):.3f}: the gap closes because the train error rises.",
+        f"{float(forget.barrier_over_temperature):g}; mean errors before → after (at rest): "
+        + ", ".join(_before_and_after(forget, kind) for kind in ("train", "test"))
+        + ".",
     ]
     return "\n".join(lines)
+
+
+def _before_and_after(forget: xr.Dataset, kind: str) -> str:
+    """Mean error while the spurious feature is held and once it is gone, each a few relaxation times 1/λ later."""
+    settling = 5 / float(forget["weight_decay"])
+    loss, time, exit_time = forget[f"{kind}_loss"], forget["time"], forget["exit_time"]
+    before = float(loss.where((time > settling) & (time < exit_time)).mean())
+    after = float(loss.where(time > exit_time + settling).mean())
+    rest = f"({float(forget[f'{kind}_memorised']):.3f} → {float(forget[f'{kind}_generalised']):.3f})"
+    return f"{kind} {before:.3f} → {after:.3f} {rest}"
