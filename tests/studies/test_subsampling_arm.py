@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -90,4 +92,8 @@ def test_figure_and_summary(tmp_path: object) -> None:
     plt.close(report.figure(tree))
     text = report.summary(tree)
     assert "0 of 16 escaped" in text
-    assert "the gap closes because the train error rises" in text
+    before, after = map(float, re.search(r"at rest\): train (\S+) → (\S+) ", text).groups())  # type: ignore[union-attr]
+    run = tree["forget"].to_dataset()
+    late = run.train_loss.where(run.time > run.exit_time + 5 / float(run.weight_decay))
+    assert after == pytest.approx(float(late.mean()), abs=6e-4)
+    assert after > before  # the gap closes because the train error rises
