@@ -8,6 +8,7 @@ OUT     ?= results
 QUICK   ?=
 ARGS    ?=
 TEST_WORKERS ?= 2
+DOCS_WORKERS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -102,7 +103,7 @@ format: $(VENV)/.installed-test
 	@$(BIN)/ruff format --quiet .
 
 docs: $(VENV)/.installed-docs
-	@$(ONE_THREAD) $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@$(ONE_THREAD) $(BIN)/python -m sphinx -W --keep-going -q -j $(DOCS_WORKERS) -b html docs docs/_build/html
 	@echo 'docs/_build/html/index.html'
 
 wheel: $(VENV)/.installed-run

@@ -68,6 +68,7 @@ sphinx_gallery_conf = {
     "notebook_extensions": set(),  # MyST would take a written notebook for a page of its own
     "write_computation_times": False,
     "show_signature": False,
+    "parallel": True,  # as many at a time as Sphinx has jobs
     "reset_modules": (),  # the style of figures is nobody's to change here
 }
 

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from kramers_grok.analysis.arrhenius import compare_laws as compare_laws
     from kramers_grok.analysis.budget import error_budget as error_budget
     from kramers_grok.analysis.compare import compare as compare
+    from kramers_grok.analysis.exponents import exponent_fit as exponent_fit
     from kramers_grok.analysis.extrapolation import extrapolated_ratio as extrapolated_ratio
+    from kramers_grok.analysis.law_choice import choose_law as choose_law
+    from kramers_grok.analysis.laws import ExitTimes as ExitTimes
+    from kramers_grok.analysis.laws import fit_laws as fit_laws
     from kramers_grok.analysis.loop_width import hysteresis_width as hysteresis_width
     from kramers_grok.analysis.prefactors import prefactor_power as prefactor_power
     from kramers_grok.analysis.prefactors import straight_line_misreading as straight_line_misreading
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from kramers_grok.analysis.survival import survival_curve as survival_curve
     from kramers_grok.core.barrier import Barrier as Barrier
     from kramers_grok.core.landscape import Landscape as Landscape
+    from kramers_grok.core.noise import activation_noise as activation_noise
     from kramers_grok.core.noise import per_sample as per_sample
     from kramers_grok.core.region import Region as Region
     from kramers_grok.core.region import beyond as beyond
@@ -31,9 +36,11 @@ if TYPE_CHECKING:
     from kramers_grok.core.schedules import Linear as Linear
     from kramers_grok.core.schedules import Piecewise as Piecewise
     from kramers_grok.core.schedules import WarmRestarts as WarmRestarts
+    from kramers_grok.dynamics.growth import growth_rate as growth_rate
     from kramers_grok.dynamics.langevin import Fused as Fused
     from kramers_grok.dynamics.langevin import Langevin as Langevin
     from kramers_grok.dynamics.langevin import TorchSDE as TorchSDE
+    from kramers_grok.dynamics.minibatch_sde import Minibatches as Minibatches
     from kramers_grok.dynamics.noise_temperature import gradient_noise_temperature as gradient_noise_temperature
     from kramers_grok.dynamics.observables import trace as trace
     from kramers_grok.dynamics.optimizers import Adam as Adam
@@ -47,6 +54,8 @@ if TYPE_CHECKING:
     from kramers_grok.dynamics.sampling import WithoutReplacement as WithoutReplacement
     from kramers_grok.dynamics.sampling import WithReplacement as WithReplacement
     from kramers_grok.dynamics.sgd import SGD as SGD
+    from kramers_grok.dynamics.stationary import stationary_temperature as stationary_temperature
+    from kramers_grok.dynamics.underdamped import UnderdampedLangevin as UnderdampedLangevin
     from kramers_grok.escape.first_passage import first_passage as first_passage
     from kramers_grok.escape.protocols import Settling as Settling
     from kramers_grok.escape.protocols import control as control
@@ -69,17 +78,31 @@ if TYPE_CHECKING:
     from kramers_grok.models.data import whitened as whitened
     from kramers_grok.models.deep_linear import DeepLinearNetwork as DeepLinearNetwork
     from kramers_grok.models.diagonal import DiagonalNetwork as DiagonalNetwork
+    from kramers_grok.studies.attribution import attribution as attribution
+    from kramers_grok.studies.diagnosis import diagnose as diagnose
+    from kramers_grok.theory.action_cumulants import EmpiricalCumulants as EmpiricalCumulants
+    from kramers_grok.theory.action_cumulants import GaussianCumulants as GaussianCumulants
     from kramers_grok.theory.control import design_schedule as design_schedule
     from kramers_grok.theory.deep_linear import DeepLinearChain as DeepLinearChain
     from kramers_grok.theory.deep_linear import Mode as Mode
+    from kramers_grok.theory.diffusion_limit import diffusion_limit_departure as diffusion_limit_departure
+    from kramers_grok.theory.diffusion_limit import trusted_lr_over_batch as trusted_lr_over_batch
     from kramers_grok.theory.discrete_chain import discrete_exit_time as discrete_exit_time
     from kramers_grok.theory.discrete_chain import sgd_exit_time as sgd_exit_time
     from kramers_grok.theory.exit_times import exit_time as exit_time
     from kramers_grok.theory.exit_times import lr_over_batch_for as lr_over_batch_for
     from kramers_grok.theory.exit_times import temperature_for as temperature_for
     from kramers_grok.theory.hysteresis import predicted_loop as predicted_loop
+    from kramers_grok.theory.large_deviations import ModeHamiltonian as ModeHamiltonian
+    from kramers_grok.theory.large_deviations import forgetting_laws as forgetting_laws
+    from kramers_grok.theory.large_deviations import learning_laws as learning_laws
+    from kramers_grok.theory.large_deviations import quasi_potential as quasi_potential
     from kramers_grok.theory.minibatch import MinibatchNoise as MinibatchNoise
     from kramers_grok.theory.minibatch import minibatch_log_factor as minibatch_log_factor
+    from kramers_grok.theory.minimum_action import ChainHamiltonian as ChainHamiltonian
+    from kramers_grok.theory.minimum_action import DiffusionHamiltonian as DiffusionHamiltonian
+    from kramers_grok.theory.minimum_action import minimum_action_path as minimum_action_path
+    from kramers_grok.theory.momentum import HeavyBall as HeavyBall
     from kramers_grok.theory.phases import FeatureSpectrum as FeatureSpectrum
     from kramers_grok.theory.plans import BatchSizeKnob as BatchSizeKnob
     from kramers_grok.theory.plans import LearningRateKnob as LearningRateKnob
@@ -98,23 +121,30 @@ if TYPE_CHECKING:
     from kramers_grok.theory.rates import eyring_kramers_rate as eyring_kramers_rate
     from kramers_grok.theory.rates import kramers_rate as kramers_rate
     from kramers_grok.theory.saddles import MatrixNetwork as MatrixNetwork
+    from kramers_grok.theory.samplers import sampler_factor as sampler_factor
     from kramers_grok.theory.subsampling import Subsample as Subsample
+    from kramers_grok.theory.turnover import turnover_rate as turnover_rate
     from kramers_grok.theory.two_state import two_state_rates as two_state_rates
 
 _ROOMS = {
     "analysis.arrhenius": ("arrhenius_fit", "compare_laws"),
     "analysis.budget": ("error_budget",),
     "analysis.compare": ("compare",),
+    "analysis.exponents": ("exponent_fit",),
     "analysis.extrapolation": ("extrapolated_ratio",),
+    "analysis.law_choice": ("choose_law",),
+    "analysis.laws": ("ExitTimes", "fit_laws"),
     "analysis.loop_width": ("hysteresis_width",),
     "analysis.prefactors": ("prefactor_power", "straight_line_misreading"),
     "analysis.survival": ("escape_rate", "mean_exit_time", "survival_curve"),
     "core.barrier": ("Barrier",),
     "core.landscape": ("Landscape",),
-    "core.noise": ("per_sample",),
+    "core.noise": ("activation_noise", "per_sample"),
     "core.region": ("Region", "beyond"),
     "core.schedules": ("Cosine", "Geometric", "Linear", "Piecewise", "WarmRestarts"),
+    "dynamics.growth": ("growth_rate",),
     "dynamics.langevin": ("Fused", "Langevin", "TorchSDE"),
+    "dynamics.minibatch_sde": ("Minibatches",),
     "dynamics.noise_temperature": ("gradient_noise_temperature",),
     "dynamics.observables": ("trace",),
     "dynamics.optimizers": ("Adam", "AdamW", "GradientDescent", "Momentum"),
@@ -127,6 +157,8 @@ _ROOMS = {
         "WithoutReplacement",
     ),
     "dynamics.sgd": ("SGD",),
+    "dynamics.stationary": ("stationary_temperature",),
+    "dynamics.underdamped": ("UnderdampedLangevin",),
     "escape.first_passage": ("first_passage",),
     "escape.protocols": (
         "Settling",
@@ -152,12 +184,19 @@ _ROOMS = {
     ),
     "models.deep_linear": ("DeepLinearNetwork",),
     "models.diagonal": ("DiagonalNetwork",),
+    "studies.attribution": ("attribution",),
+    "studies.diagnosis": ("diagnose",),
+    "theory.action_cumulants": ("EmpiricalCumulants", "GaussianCumulants"),
     "theory.control": ("design_schedule",),
     "theory.deep_linear": ("DeepLinearChain", "Mode"),
+    "theory.diffusion_limit": ("diffusion_limit_departure", "trusted_lr_over_batch"),
     "theory.discrete_chain": ("discrete_exit_time", "sgd_exit_time"),
     "theory.exit_times": ("exit_time", "lr_over_batch_for", "temperature_for"),
     "theory.hysteresis": ("predicted_loop",),
+    "theory.large_deviations": ("ModeHamiltonian", "forgetting_laws", "learning_laws", "quasi_potential"),
     "theory.minibatch": ("MinibatchNoise", "minibatch_log_factor"),
+    "theory.minimum_action": ("ChainHamiltonian", "DiffusionHamiltonian", "minimum_action_path"),
+    "theory.momentum": ("HeavyBall",),
     "theory.phases": ("FeatureSpectrum",),
     "theory.plans": ("BatchSizeKnob", "LearningRateKnob", "Plan", "Setting", "WeightDecayKnob"),
     "theory.radial": ("RadialFreeEnergy", "critical_width", "entropic_spinodal", "radial_rate"),
@@ -165,7 +204,9 @@ _ROOMS = {
     "theory.ramps": ("Ramp", "adiabatic_ramp", "driven_ramp", "ramp_loop"),
     "theory.rates": ("eyring_kramers_rate", "kramers_rate"),
     "theory.saddles": ("MatrixNetwork",),
+    "theory.samplers": ("sampler_factor",),
     "theory.subsampling": ("Subsample",),
+    "theory.turnover": ("turnover_rate",),
     "theory.two_state": ("two_state_rates",),
 }
 _HOME = {name: module for module, names in _ROOMS.items() for name in names}

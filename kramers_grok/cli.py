@@ -73,6 +73,7 @@ def reproduce(
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     workers: Annotated[int, typer.Option(help="Processes; results do not depend on it. 0: all cores.")] = 0,
+    arm: Annotated[list[str] | None, typer.Option(help="Only this arm (may be given several times).")] = None,
 ) -> None:
     """Run the main job: the figures of the paper for linear networks, predicted and measured, and what goes beyond."""
     from kramers_grok import report
@@ -85,7 +86,9 @@ def reproduce(
         settings = reproduction.Settings.make(seed=seed, quick=quick)
         processes = checks.positive_int("workers", workers, minimum=0) or os.cpu_count() or 1
         with Progress(*columns, console=console) as progress, _executor(processes) as executor:
-            reproduction.reproduce(out, settings=settings, device=device, executor=executor, reporter=_Bars(progress))
+            reproduction.reproduce(
+                out, settings=settings, arms=arm, device=device, executor=executor, reporter=_Bars(progress)
+            )
             figures = progress.add_task("figures", total=1)
             text = report.write(out, executor)
             progress.update(figures, completed=1)

@@ -1,5 +1,9 @@
 """Settings of the test suite proper."""
 
+from collections.abc import Callable
+
+import pytest
+import xarray as xr
 from hypothesis import HealthCheck, settings
 
 # Derandomised: a red build is red again when it is looked at. No deadline: the first example may compile a kernel.
@@ -11,3 +15,15 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("kramers_grok")
+
+
+@pytest.fixture(scope="session")
+def check_labels() -> Callable[[xr.DataTree], None]:
+    """Every variable of a file says its unit and what it is."""
+
+    def check(tree: xr.DataTree) -> None:
+        for node in tree.subtree:
+            for variable in node.dataset.data_vars.values():
+                assert {"units", "long_name"} <= set(variable.attrs), (tree.name, variable.name)
+
+    return check

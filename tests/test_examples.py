@@ -96,6 +96,18 @@ def test_minibatch_is_gated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.slow
+def test_forgetting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = run("forgetting", tmp_path, capsys)
+    z = distances(numbers, "z, ")
+    assert z.size == 2
+    assert np.abs(z).max() < LARGEST
+    # Two errors of 3 %: without the factor, 1.0 would be found within 0.2
+    assert numbers["ratio"] > 1.2
+    assert numbers["exact ratio"] == pytest.approx(1.427, abs=2e-3)
+    assert numbers["quasi-potential"] == pytest.approx(1.408, abs=1e-3)
+
+
+@pytest.mark.slow
 def test_full_space_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     numbers = run("full_space_rate", tmp_path, capsys)
     # √2^(D−1) = 2 between mode and chain; the network's from the mean time 8889 at ΔF/T = 10, with its T^(−1) at 40
@@ -134,6 +146,15 @@ def test_rare_events(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert np.abs(z).max() < 6.5
     # a factor 300 in steps where the waiting time grows by 10¹⁰
     assert distances(numbers, "cost_").max() < 5e7
+
+
+@pytest.mark.slow
+def test_kramers_turnover(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = run("kramers_turnover", tmp_path, capsys)
+    for engine in ("Langevin", "SGD"):
+        z = distances(numbers, engine)
+        assert z.size == 2
+        assert np.abs(z).max() < LARGEST
 
 
 @pytest.mark.slow
@@ -210,6 +231,37 @@ def test_learning_faster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert numbers["loss designed"] < 0.8 * min(numbers["loss cosine"], numbers["loss warm restarts"])
 
 
+@pytest.mark.slow
+def test_minimum_action(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = run("minimum_action", tmp_path, capsys)
+    assert numbers["maier_stein"] == pytest.approx(0.34004, abs=2e-5)
+    for name in ("sgd", "limit"):
+        over = distances(numbers, f"{name}_") - 1  # from 16 to 64: O(ε)
+        assert (np.diff(over) < 0).all()
+        assert 0 < over[-1] < 0.03
+    # Negative control: with one law for both the exact times would agree
+    assert numbers["departure"] > 3
+
+
+def test_which_law(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three ways of training, three laws; and a threshold that lies on a line with R² = 0.99 is seen as one."""
+    numbers = run("which_law", tmp_path, capsys)
+    verdicts = distances(numbers, "verdict, ")
+    assert verdicts.tolist() == [1.0, 1.0, 1.0]
+    assert numbers["threshold beats Arrhenius by"] > 30
+
+
+@pytest.mark.slow
+def test_samplers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Errors are 2 % and below, anharmonicity at this η another 2 %; factors are 1.12 and 5 times apart."""
+    numbers = run("samplers", tmp_path, capsys)
+    ratios, errors = distances(numbers, "ratio, "), distances(numbers, "error, ")
+    assert ratios.size == 6
+    assert np.all(np.abs(ratios - 1) < LARGEST * errors + 0.02)
+    assert np.all(errors < 0.04)
+    assert np.all(distances(numbers, "epoch, ") < 0.25)  # 2400 replicas know each of 8 variances to 3 %; ends are 0.03
+
+
 def test_an_example_is_a_script(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     script = ROOT / "examples" / "digits_phases.py"
     monkeypatch.setattr("sys.argv", [str(script)])
@@ -250,3 +302,15 @@ def test_grokking_curve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert numbers["exists"] == 1
     assert numbers["exists with many"] == 0
     assert numbers["learned"] > 0.6  # 0.97 expected at 3.5 mean times; 24 replicas: 0.6 or less with probability 1e-11
+
+
+@pytest.mark.slow
+def test_absorbing_or_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Growth rates beside whole networks, with an allowance of a fifth: both are fits over a finite time."""
+    numbers = run("absorbing_or_not", tmp_path, capsys)
+    for batch in (2, 8):
+        rate, slope = numbers[f"rate_{batch}"], numbers[f"slope_{batch}"]
+        assert abs(rate - slope) < LARGEST * numbers[f"error_{batch}"] + 0.2 * abs(rate)
+        # Negative control: the background at rest
+        assert abs(numbers[f"frozen_{batch}"] - slope) > 0.2 * abs(slope)
+    assert numbers["rate_2"] > 0 > numbers["rate_8"]

@@ -1,4 +1,4 @@
-r"""Noise added to every sample's gradient, and the temperature that it makes.
+r"""Noise added to every sample's gradient, with the temperature that it makes, or to every sample's activations.
 
 SGD with learning rate :math:`\eta` and batch size :math:`B`, whose per-sample gradients carry Gaussian noise
 of variance :math:`g^2` in every direction, moves with :math:`T = \eta g^2 / (2B)`. The temperature is derived
@@ -7,6 +7,7 @@ from these or they from it, never typed twice.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,7 +17,14 @@ from numpy.typing import NDArray
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 
-__all__ = ["PerSample", "effective_temperature", "noise_variance_for", "per_sample"]
+__all__ = [
+    "ActivationNoise",
+    "PerSample",
+    "activation_noise",
+    "effective_temperature",
+    "noise_variance_for",
+    "per_sample",
+]
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -129,3 +137,50 @@ def per_sample(*, variance: Any = None, std: Any = None, temperature: Any = None
         many = _one_or_many("std", std)
         variance = tuple(g**2 for g in many) if isinstance(many, tuple) else many**2
     return PerSample(variance=variance, temperature=temperature)
+
+
+@dataclass(frozen=True)
+class ActivationNoise:
+    r"""Gaussian noise on every sample's hidden activations, :math:`h_l = W_l h_{l-1} + n_l`, drawn anew at every step.
+
+    Each of the D − 1 hidden layers gets :math:`n_l \sim N(0, s_h^2)`, independent between units, layers and samples;
+    forward and backward pass see the same. Make it with :func:`activation_noise`.
+
+    Attributes
+    ----------
+    variance : float
+        Variance :math:`s_h^2 \ge 0` [activation²].
+    """
+
+    variance: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "variance", checks.non_negative("variance", self.variance))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation s_h [activation]."""
+        return math.sqrt(self.variance)
+
+
+def activation_noise(*, variance: float | None = None, std: float | None = None) -> ActivationNoise:
+    """Return Gaussian noise for every sample's hidden activations.
+
+    Parameters
+    ----------
+    variance : float, optional
+        Variance s_h² of each activation's noise [activation²].
+    std : float, optional
+        Its square root s_h; exactly one of the two.
+
+    Examples
+    --------
+    >>> activation_noise(std=0.5)
+    ActivationNoise(variance=0.25)
+    """
+    if (variance is None) == (std is None):
+        raise InvalidParameterError(
+            "Activation noise needs exactly one of `variance` and `std`: variance = std².\n"
+            "Use `activation_noise(variance=0.01)`."
+        )
+    return ActivationNoise(checks.non_negative("std", std) ** 2 if variance is None else variance)

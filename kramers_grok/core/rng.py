@@ -96,6 +96,10 @@ class Purpose(IntEnum):
     BRIDGE = 5
     START = 6
     LEVY = 7
+    ACTIVATION = 8
+    UNDERDAMPED = 9
+    VELOCITY = 10
+    MINIBATCH = 11
 
 
 @lru_cache(maxsize=64)

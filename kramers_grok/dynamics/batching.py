@@ -101,5 +101,8 @@ class Batches:
         if isinstance(self.data, Population) or isinstance(self.sampler, FullBatch):
             size = self.first  # the moments do not depend on it
         if size not in self._sources:
-            self._sources[size] = batch_source(self.model, self.data, size, self.sampler, self.like)
+            self._sources[size] = self._source(size)
         return self._sources[size]
+
+    def _source(self, size: int) -> BatchSource:
+        return batch_source(self.model, self.data, size, self.sampler, self.like)

@@ -62,8 +62,8 @@ BRIDGE_REACH = 23.0
 
 NONE, CONSTANT, ONLINE, REPLACEMENT, DISTINCT, EPOCHS = range(6)
 
-_DATA, _LABEL, _SHUFFLE, _BRIDGE = (
-    np.uint32(p) for p in (Purpose.DATA, Purpose.LABEL, Purpose.SHUFFLE, Purpose.BRIDGE)
+_DATA, _LABEL, _SHUFFLE, _BRIDGE, _MINIBATCH = (
+    np.uint32(p) for p in (Purpose.DATA, Purpose.LABEL, Purpose.SHUFFLE, Purpose.BRIDGE, Purpose.MINIBATCH)
 )
 
 
@@ -159,9 +159,19 @@ def _online_row(
 
 
 @njit
+def _gaussian_row(
+    xx: Floats, yx: Floats, first: Floats, second: Floats, scale: float, slope: float, variance: float,
+    label_noise: float,
+) -> None:  # fmt: skip
+    for i in range(xx.shape[0]):
+        xx[i] = variance + scale * variance * math.sqrt(2.0) * first[i]
+        yx[i] = slope * xx[i] + scale * label_noise * math.sqrt(variance) * second[i]
+
+
+@njit
 def online_moments(
     xx: Floats, yx: Floats, streams: Words, step: int, low: Any, high: Any,
-    batch_size: int, slope: float, variance: float, label_noise: float, labels: Floats, fresh: bool,
+    batch_size: int, slope: float, variance: float, label_noise: float, labels: Floats, fresh: bool, scale: Floats,
 ) -> None:  # fmt: skip
     """Draw the second moments of one step's fresh samples for a block of replicas (one input, one output).
 
@@ -173,7 +183,13 @@ def online_moments(
         σ, q and s of the online teacher.
     labels : ndarray
         Room for the labels' noise, ``new_cache(1, replicas)``, kept from step to step; `fresh` at the first.
+    scale : ndarray
+        Read at `batch_size` 0, the diffusion limit: normal moments with the variances of a batch of 1/scale[0] samples.
     """
+    if batch_size == 0:
+        row = refresh_normals(labels, low, high, _MINIBATCH, streams, step, 2, fresh)
+        _gaussian_row(xx, yx, labels[row], labels[row + 1], math.sqrt(scale[0]), slope, variance, label_noise)
+        return
     chi_square_rows(xx, batch_size, low, high, _DATA, streams, step, 0)
     row = refresh_normals(labels, low, high, _LABEL, streams, step, 1, fresh)
     _online_row(xx, yx, labels[row], batch_size, slope, variance, label_noise)

@@ -202,7 +202,7 @@ _DRAW = {
     blocks.NONE: "",
     blocks.CONSTANT: "",
     blocks.ONLINE: "blocks.online_moments(xx, yx, lanes, number, low, high, batch_size, teacher, variance, "
-    "label_noise, labels, fresh)",
+    "label_noise, labels, fresh, all_xx)",
     blocks.REPLACEMENT: f"blocks.replacement_moments({_SAMPLES})",
     blocks.DISTINCT: f"blocks.distinct_moments({_SAMPLES})",
     blocks.EPOCHS: f"blocks.epoch_moments({_SAMPLES}, order, where)",

@@ -24,7 +24,7 @@ from kramers_grok.core.rng import Purpose, split_seed
 from kramers_grok.dynamics import blocks, kernel_source
 from kramers_grok.dynamics.kernel_source import DECAY, XX, YX, KernelSpec
 from kramers_grok.dynamics.process import Record, Score, State, Watch
-from kramers_grok.dynamics.sampling import BySamples, FullBatch, Sampler, ShuffledEpochs, WithoutReplacement
+from kramers_grok.dynamics.sampling import ByMoments, BySamples, FullBatch, Sampler, ShuffledEpochs, WithoutReplacement
 from kramers_grok.models.base import BatchModel
 from kramers_grok.models.data import FiniteData, OnlineTeacher, Population
 from kramers_grok.models.deep_linear import ChainModel, DeepLinearNetwork
@@ -42,6 +42,7 @@ __all__ = [
     "diagonal_spec",
     "landscape_spec",
     "langevin_kernel",
+    "minibatch_kernel",
     "network_spec",
     "population_source",
     "scalar_spec",
@@ -329,6 +330,25 @@ def sgd_kernel(
     if isinstance(system, DiagonalNetwork) and isinstance(data, Population):
         return _diagonal_kernel(system)
     if isinstance(system, DeepLinearNetwork) and (_is_scalar(system) or isinstance(data, Population)):
+        return _network_kernel(system, source)
+    return None
+
+
+def minibatch_kernel(
+    system: System | Landscape, model: BatchModel, label_noise: float, variance: float
+) -> Kernel | None:
+    """Return the kernel of Langevin dynamics with the noise of an online teacher's minibatches; None as `sgd_kernel`.
+
+    It is SGD's own, on normal moments. `variance` is that of the moments' fluctuations relative to one sample's.
+    """
+
+    def source(model: BatchModel) -> DataSource:
+        online = data_source(model, OnlineTeacher(label_noise), 0, ByMoments())
+        return online._replace(xx=np.array([variance]))
+
+    if isinstance(system, Mode | DeepLinearChain):
+        return Kernel(scalar_spec(system), source(model))
+    if isinstance(system, DeepLinearNetwork) and _is_scalar(system):
         return _network_kernel(system, source)
     return None
 

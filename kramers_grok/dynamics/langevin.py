@@ -16,13 +16,16 @@ from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.landscape import Landscape
 from kramers_grok.core.rng import Purpose
 from kramers_grok.dynamics import kernels, loop, torch_noise
+from kramers_grok.dynamics.minibatch_sde import Minibatches, MinibatchSDE
 from kramers_grok.dynamics.process import Record, State, Watch, resolve_device, starting_points
 from kramers_grok.dynamics.torchsde_adapter import IsotropicSDE, TorchSDEStepper
 from kramers_grok.models.base import Model, SymbolicModel
+from kramers_grok.models.data import OnlineTeacher
 from kramers_grok.models.deep_linear import DeepLinearNetwork
+from kramers_grok.models.layers import batch_model
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 
-__all__ = ["Fused", "Integrator", "Langevin", "TorchSDE"]
+__all__ = ["Fused", "Integrator", "Langevin", "TorchSDE", "model_of"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Langevin:
     system : Mode, DeepLinearChain, DeepLinearNetwork or Landscape
         What moves. A mode moves in its arc length :math:`x = \sqrt D\,a`.
     temperature : float
-        T ≥ 0 [loss]; 0 is gradient descent.
+        T ≥ 0 [loss]; 0 is gradient descent, or minibatch noise alone.
     dt : float
         Time step. Escape times of the steps differ from the continuous ones by O(dt).
     integrator : Fused or TorchSDE
@@ -73,11 +76,16 @@ class Langevin:
         "auto" takes CUDA where there is one.
     dtype : torch.dtype
         float64 unless asked otherwise.
+    minibatch : Minibatches, optional
+        Noise of minibatches beside the isotropic one, in the diffusion limit: covariance εC(θ) with C that of the
+        per-sample gradients. With dt = η a step has the mean and covariance of SGD's. Its strength depends on the
+        state, so no Brownian bridge is laid over a step: the process is watched at its steps.
 
     Raises
     ------
     InvalidParameterError
-        If a parameter is out of range or a step is unstable at the origin (dt λ ≥ 2).
+        If a parameter is out of range, a step is unstable at the origin (dt λ ≥ 2), minibatches are given to a system
+        without samples, or with an integrator that needs the root of their covariance as a matrix.
 
     Examples
     --------
@@ -86,9 +94,15 @@ class Langevin:
     >>> state, record = langevin.advance(langevin.start(4, seed=0), 10)
     >>> state.theta.shape, state.step
     (torch.Size([4, 1]), 10)
+
+    The diffusion limit of SGD with η = 0.1 and batches of 16:
+
+    >>> from kramers_grok.models.data import teacher
+    >>> minibatch = Minibatches(teacher(label_noise=0.5), lr_over_batch=0.1 / 16)
+    >>> Langevin(mode, temperature=0.0, dt=0.1, minibatch=minibatch).describe()["lr_over_batch"]
+    0.00625
     """
 
-    is_diffusion = True
     period = 1
 
     def __init__(
@@ -100,24 +114,36 @@ class Langevin:
         integrator: Integrator | None = None,
         device: str | torch.device = "auto",
         dtype: torch.dtype = torch.float64,
+        minibatch: Minibatches | None = None,
     ) -> None:
         self.temperature = checks.non_negative("temperature", temperature)
         self._dt = checks.positive("dt", dt)
         self.system = system
         self.integrator = integrator or Fused()
         self.device, self.dtype = resolve_device(device), dtype
-        landscape = system if isinstance(system, Landscape) else getattr(system, "landscape", None)
-        self.model: Model = SymbolicModel(landscape) if isinstance(landscape, Landscape) else _network(system)
-        self.sde = IsotropicSDE(self.model.gradient, self.temperature)
+        self.minibatch = minibatch
+        self.model: Model = model_of(system) if minibatch is None else batch_model(system)
+        self.sde: IsotropicSDE | MinibatchSDE = IsotropicSDE(self.model.gradient, self.temperature)
+        if minibatch is not None:
+            like = torch.empty(0, dtype=dtype, device=self.device)
+            self.sde = MinibatchSDE(batch_model(system), minibatch, self.temperature, like)
         self._check_stable()
         self._amplitude = (2 * self.temperature * self._dt) ** 0.5
         self._kernel: kernels.Kernel | None = None
         if isinstance(self.integrator, Fused):
             compiled = self.integrator.compiled and self.device.type == "cpu" and dtype == torch.float64
-            self._kernel = kernels.langevin_kernel(system) if compiled else None
+            self._kernel = self._compiled() if compiled else None
             self._stepper = None
         else:
             self._stepper = TorchSDEStepper(self.sde, self._dt, self.integrator.method)
+
+    def _compiled(self) -> kernels.Kernel | None:
+        if not isinstance(self.sde, MinibatchSDE):
+            return kernels.langevin_kernel(self.system)
+        if not isinstance(self.sde.minibatch.data, OnlineTeacher):
+            return None
+        label_noise, variance = self.sde.minibatch.data.label_noise, self.sde.variance / self._dt
+        return kernels.minibatch_kernel(self.system, self.sde.model, label_noise, variance)
 
     def _check_stable(self) -> None:
         decay = getattr(self.system, "weight_decay", 0.0)
@@ -126,6 +152,11 @@ class Langevin:
                 f"`dt` = {self._dt:g} with weight decay {decay:g}, expected dt · weight_decay < 2: Euler–Maruyama is "
                 f"unstable at the origin beyond that.\nUse `dt={0.1 / decay:.3g}` or less."
             )
+
+    @property
+    def is_diffusion(self) -> bool:
+        """Whether bridges make sense: where the noise does not depend on the state."""
+        return self.minibatch is None
 
     @property
     def dt(self) -> float:
@@ -144,6 +175,11 @@ class Langevin:
 
     def advance(self, state: State, n_steps: int, watch: Watch | None = None) -> tuple[State, Record]:
         """Take `n_steps` steps; replicas that enter the watched region, or return, stay frozen where they did."""
+        if watch is not None and watch.bridge and self.minibatch is not None:
+            raise InvalidParameterError(
+                "`bridge` = True with minibatch noise, expected False: its strength depends on the state, and with it "
+                "the chance to cross between two steps.\nUse `bridge=False` and a target well beyond the barrier."
+            )
         if self._kernel is not None and self._kernel.takes(watch):
             assert isinstance(self.integrator, Fused)
             return self._kernel.advance(
@@ -159,6 +195,8 @@ class Langevin:
         def step(theta: Tensor, streams: Tensor, number: int, buffers: loop.Buffers) -> tuple[Tensor, loop.Buffers]:
             if stepper is not None:
                 return stepper(seed, theta, streams, number, buffers)
+            if isinstance(self.sde, MinibatchSDE):
+                return self.sde.step(theta, self._dt, self.sde.normals(seed, streams, number)), buffers
             xi = torch_noise.normals(seed, Purpose.LANGEVIN, streams, number, theta.shape[1], dtype=self.dtype)
             return theta - self._dt * self.model.gradient(theta) + self._amplitude * xi, buffers
 
@@ -179,10 +217,18 @@ class Langevin:
         for name in ("depth", "singular_value", "weight_decay", "input_variance"):
             if isinstance(self.system, Mode | DeepLinearChain):
                 description[name] = getattr(self.system, name)
+        if self.minibatch is not None:
+            description["lr_over_batch"] = self.minibatch.lr_over_batch
+            if isinstance(self.minibatch.data, OnlineTeacher):
+                description["label_noise"] = self.minibatch.data.label_noise
         return description
 
 
-def _network(system: Any) -> Model:
+def model_of(system: Any) -> Model:
+    """Return what moves as a model: a landscape's own, or a network itself."""
+    landscape = system if isinstance(system, Landscape) else getattr(system, "landscape", None)
+    if isinstance(landscape, Landscape):
+        return SymbolicModel(landscape)
     needed = ("n_parameters", "energy", "gradient", "order_parameters")
     if all(hasattr(system, name) for name in needed):
         return system  # type: ignore[no-any-return]

@@ -3,10 +3,11 @@ r"""Temperature of the gradient noise along chosen directions: measured from bat
 One step of SGD moves :math:`-\eta\hat g` in the time η, so along a unit vector e its noise diffuses like Langevin noise
 of temperature
 
-.. math:: T_e = \tfrac\eta2 \operatorname{Var}(e\cdot\hat g) = \frac{\eta}{2B}\big(f\, e^T C e + g^2\big)
+.. math:: T_e = \tfrac\eta2 \operatorname{Var}(e\cdot\hat g) = \frac{\eta}{2B}\big(f\, e^T C e + e^T C_h e + g^2\big)
 
-with C the covariance of per-sample gradients, g² the injected per-sample variance, and the sampler's factor f: 1 for
-independent samples, (N − B)/(N − 1) without replacement, 0 for a full batch.
+with C the covariance of per-sample gradients between samples, C_h what activation noise adds within one, g² the
+injected per-sample variance, and the sampler's factor f: 1 for independent samples, (N − B)/(N − 1) without
+replacement, 0 for a full batch.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.rng import Purpose
 from kramers_grok.core.vocabulary import describe
 from kramers_grok.dynamics import torch_noise
+from kramers_grok.dynamics.activation import batches_and_gradient
 from kramers_grok.dynamics.optimizers import GradientDescent
-from kramers_grok.dynamics.sampling import FullBatch, ShuffledEpochs, WithoutReplacement, batch_source
+from kramers_grok.dynamics.sampling import FullBatch, ShuffledEpochs, WithoutReplacement
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.models.data import FiniteData, OnlineTeacher
-from kramers_grok.models.layers import LinearModel, product_of
+from kramers_grok.models.layers import LinearModel, layers_of, product_of
+from kramers_grok.theory.activation_noise import data_gradient_variance, gaussian_gradient_covariance
 from kramers_grok.theory.gradient_noise import finite_population_factor
 
-__all__ = ["gradient_noise_temperature", "per_sample_variance"]
+__all__ = ["gradient_noise_temperature", "gradient_variances", "on_device", "one_step", "per_sample_variance"]
 
 Array = NDArray[np.float64]
 CHUNK = 512  # batches or samples at once: their moments are d × d each
@@ -80,14 +83,21 @@ def gradient_noise_temperature(
     >>> result.predicted_noise_temperature.round(12).item(), bool(abs(result.noise_temperature_ratio - 1) < 0.2)
     (0.01, True)
     """
-    lr, size, variance = _constants(process)
-    point, along = _points(process, theta, directions)
+    if isinstance(process.sampler, ShuffledEpochs):
+        raise InvalidParameterError(
+            "`sampler` = ShuffledEpochs(), expected independent batches: those of an epoch are anticorrelated, and "
+            "slow directions feel far less noise than one batch has.\nUse `sampler=WithoutReplacement()`, or measure "
+            "what they make of it with `stationary_temperature`."
+        )
+    lr, size, variance = one_step(process)
+    point, along = on_device(process, theta, directions)
     count = checks.positive_int("n_batches", n_batches, minimum=8, why="a variance is measured from them")
     level = checks.fraction("confidence", confidence)
     projections = _batches(process, point, along, size, variance, count, checks.seed(seed)).cpu().numpy()
     measured = projections.var(axis=0, ddof=1)
     lower, upper = _interval(projections, measured, level)
-    predicted = (_sampler_factor(process, size) * per_sample_variance(process, point, along) + variance) / size
+    between, within = gradient_variances(process, point, along)
+    predicted = (_sampler_factor(process, size) * between + within + variance) / size
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(predicted > 0, measured / predicted, np.nan)
     values = {
@@ -108,17 +118,12 @@ def gradient_noise_temperature(
     )
 
 
-def _constants(process: SGD) -> tuple[float, int, float]:
+def one_step(process: SGD) -> tuple[float, int, float]:
     """Learning rate, batch size and injected per-sample variance, where each is one number."""
     if not isinstance(process.optimizer, GradientDescent):
         raise InvalidParameterError(
             f"`optimizer` = {process.optimizer}, expected GradientDescent: only there is the temperature η c/(2B).\n"
             "Use `process.replace(optimizer=GradientDescent())` to look at the gradients alone."
-        )
-    if isinstance(process.sampler, ShuffledEpochs):
-        raise InvalidParameterError(
-            "`sampler` = ShuffledEpochs(), expected independent batches: those of an epoch are anticorrelated, and "
-            "slow directions feel far less noise than one batch has.\nUse `sampler=WithoutReplacement()`."
         )
     given = {"lr": process.lr, "batch_size": process.batch_size, "noise_variance": process.noise_variance}
     for name, value in given.items():
@@ -130,7 +135,7 @@ def _constants(process: SGD) -> tuple[float, int, float]:
     return float(process.lr), int(process.batch_size), float(process.noise_variance)
 
 
-def _points(process: SGD, theta: ArrayLike, directions: ArrayLike) -> tuple[Tensor, Tensor]:
+def on_device(process: SGD, theta: ArrayLike, directions: ArrayLike) -> tuple[Tensor, Tensor]:
     """The point (parameter,) and unit vectors (direction, parameter) on the device."""
     n = process.model.n_parameters
     arrays = {"theta": checks.finite_array("theta", theta, ndim=1)}
@@ -150,12 +155,15 @@ def _points(process: SGD, theta: ArrayLike, directions: ArrayLike) -> tuple[Tens
 
 def _batches(process: SGD, point: Tensor, along: Tensor, size: int, variance: float, count: int, seed: int) -> Tensor:
     """Gradients of batches along directions, with the injected noise; (batch, direction)."""
-    source = batch_source(process.model, process.data, size, process.sampler, point)
+    batches, model = batches_and_gradient(
+        process.model, process.data, size, process.sampler, point, process.activation_noise
+    )
+    source = batches.of(size)
     rows = []
     for begin in range(0, count, CHUNK):
         streams = torch.arange(begin, min(begin + CHUNK, count), dtype=torch.int64, device=point.device)
         xx, yx, _ = source.moments(seed, streams, 0, source.buffers(len(streams)))
-        gradient = process.model.data_gradient(point.expand(len(streams), -1), xx, yx)
+        gradient = model.data_gradient(point.expand(len(streams), -1), xx, yx)
         if variance:
             xi = torch_noise.normals(seed, Purpose.INJECTED, streams, 0, len(point), dtype=point.dtype)
             gradient = gradient + (variance / size) ** 0.5 * xi
@@ -191,11 +199,22 @@ def per_sample_variance(process: SGD, point: Tensor, along: Tensor) -> Array:
     symmetric part K of :math:`P^T(W - M)`, exactly
 
     .. math:: \operatorname{Var} = 2\operatorname{tr}(K\Sigma_{xx}K\Sigma_{xx}) + s^2\operatorname{tr}(P\Sigma_{xx}P^T).
+
+    Activation noise is in it, see `kramers_grok.theory.activation_noise`.
     """
+    between, within = gradient_variances(process, point, along)
+    return between + within
+
+
+def gradient_variances(process: SGD, point: Tensor, along: Tensor) -> tuple[Array, Array]:
+    """Variance of per-sample gradients between samples, and of one sample's by activation noise, (direction,) each."""
+    none = np.zeros(len(along))
+    if process.activation_noise is not None:
+        return _noisy(process, point, along)
     if isinstance(process.data, FiniteData):
-        return _over_samples(process, process.data, point, along)
+        return _over_samples(process, process.data, point, along), none
     if not isinstance(process.data, OnlineTeacher):
-        return np.zeros(len(along))
+        return none, none
     model = process.model
     if not isinstance(model, LinearModel):
         raise InvalidParameterError(
@@ -208,7 +227,24 @@ def per_sample_variance(process: SGD, point: Tensor, along: Tensor) -> Array:
     product = np.einsum("aod,oe->ade", slopes, gap)
     moved = 0.5 * (product + product.swapaxes(1, 2)) @ xx
     labels = np.einsum("aod,de,aoe->a", slopes, xx, slopes)
-    return np.asarray(2 * np.einsum("ade,aed->a", moved, moved) + process.data.label_noise**2 * labels)
+    return np.asarray(2 * np.einsum("ade,aed->a", moved, moved) + process.data.label_noise**2 * labels), none
+
+
+def _noisy(process: SGD, point: Tensor, along: Tensor) -> tuple[Array, Array]:
+    """`gradient_variances` with noisy activations; online samples are never drawn twice, and need no split."""
+    model, noise = process.model, process.activation_noise
+    assert isinstance(model, LinearModel)
+    assert noise is not None
+    layers = [w[0].cpu().numpy() for w in layers_of(model, point.unsqueeze(0))]
+    directions = [w.cpu().numpy() for w in layers_of(model, along)]
+    if isinstance(process.data, FiniteData):
+        return data_gradient_variance(layers, directions, process.data.x, process.data.y, variance=noise.variance)
+    assert isinstance(process.data, OnlineTeacher)
+    covariance = gaussian_gradient_covariance(
+        layers, directions, teacher_matrix=model.teacher_matrix, input_covariance=model.input_covariance,
+        label_noise=process.data.label_noise, variance=noise.variance,
+    )  # fmt: skip
+    return np.diag(covariance).copy(), np.zeros(len(along))
 
 
 def _slopes(process: SGD, point: Tensor, along: Tensor) -> Array:

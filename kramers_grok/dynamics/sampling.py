@@ -8,7 +8,7 @@ The sampler is part of the noise (N samples, batch size B, learning rate η):
 - with replacement: the noise has the covariance C of the per-sample gradients (normalised by 1/N), over B;
 - without replacement, independent from step to step: times (N − B)/(N − 1);
 - shuffled epochs (PyTorch's ``shuffle=True``): the batches of an epoch are anticorrelated, so slow directions feel
-  far less noise than either.
+  far less noise than either; see `kramers_grok.theory.samplers`.
 
 An online teacher's Gaussian batches can be drawn sample by sample, or as moments at a cost that does not depend on B:
 the law is the same, derived in the chapter on the batch's moments.
@@ -17,7 +17,6 @@ the law is the same, derived in the chapter on the batch's moments.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -28,6 +27,15 @@ from torch import Tensor
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.rng import Purpose
+from kramers_grok.core.samplers import (
+    ByMoments,
+    BySamples,
+    FullBatch,
+    Sampler,
+    ShuffledEpochs,
+    WithoutReplacement,
+    WithReplacement,
+)
 from kramers_grok.dynamics import torch_noise
 from kramers_grok.models.base import BatchModel
 from kramers_grok.models.data import FiniteData, OnlineTeacher, Population
@@ -43,40 +51,9 @@ __all__ = [
     "WithReplacement",
     "WithoutReplacement",
     "batch_source",
+    "check_finite",
+    "teacher_of",
 ]
-
-
-@dataclass(frozen=True)
-class WithReplacement:
-    """Every sample of every batch is drawn anew from all N."""
-
-
-@dataclass(frozen=True)
-class WithoutReplacement:
-    """Every batch holds B different samples, drawn anew at each step."""
-
-
-@dataclass(frozen=True)
-class ShuffledEpochs:
-    """Each epoch walks through a new random order; an incomplete last batch is dropped."""
-
-
-@dataclass(frozen=True)
-class FullBatch:
-    """Every step sees all N samples: gradient descent."""
-
-
-@dataclass(frozen=True)
-class ByMoments:
-    """An online teacher's batch is drawn as its second moments, exactly, at a cost that does not depend on B."""
-
-
-@dataclass(frozen=True)
-class BySamples:
-    """An online teacher's batch is drawn sample by sample: B d + B o normal numbers a step."""
-
-
-Sampler = WithReplacement | WithoutReplacement | ShuffledEpochs | FullBatch | ByMoments | BySamples
 
 
 class BatchSource(Protocol):
@@ -117,7 +94,7 @@ class _Teacher(NamedTuple):
     root: Tensor  # (input, input), the symmetric root of Σ_xx
 
 
-def _teacher(model: BatchModel, like: Tensor) -> _Teacher:
+def teacher_of(model: BatchModel, like: Tensor) -> _Teacher:
     """Return what online batches are made of.
 
     The symmetric root is unique, also where Σ_xx is singular: paths must not depend on a solver's choice of signs.
@@ -143,7 +120,7 @@ class SampledSource:
     """Fresh Gaussian samples at every step: x = Σ_xx^½ z, y = M x + s·n."""
 
     def __init__(self, model: BatchModel, label_noise: float, batch_size: int, like: Tensor) -> None:
-        self.teacher = _teacher(model, like)
+        self.teacher = teacher_of(model, like)
         self.label_noise = label_noise
         self.batch_size = batch_size
 
@@ -155,16 +132,30 @@ class SampledSource:
         self, seed: int, streams: Tensor, step: int, buffers: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
         """Moments of B fresh samples."""
+        x, noise = self._drawn(seed, streams, step)
+        xx = torch.bmm(x.transpose(1, 2), x) / self.batch_size
+        yx = torch.bmm(self.teacher.matrix.expand(len(x), -1, -1), xx)
+        if noise is not None:
+            yx = yx + torch.bmm(noise.transpose(1, 2), x) * (self.label_noise / self.batch_size)
+        return xx, yx, buffers
+
+    def samples(
+        self, seed: int, streams: Tensor, step: int, buffers: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        """Inputs (replica, B, d) and labels (replica, B, o) of the samples that `moments` summarises."""
+        x, noise = self._drawn(seed, streams, step)
+        y = torch.bmm(x, self.teacher.matrix.T.expand(len(x), -1, -1))
+        return x, y if noise is None else y + self.label_noise * noise, buffers
+
+    def _drawn(self, seed: int, streams: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
+        """Inputs (replica, B, d) and the labels' normal numbers (replica, B, o), None without label noise."""
         size, (outputs, inputs), dtype = self.batch_size, self.teacher.matrix.shape, self.teacher.matrix.dtype
         z = _normals(seed, Purpose.DATA, streams, step, size * inputs, dtype).reshape(-1, size, inputs)
         # Batched products only, with nothing laid side by side: rounding must not depend on the number of replicas.
         x = torch.bmm(z, self.teacher.root.expand(len(z), -1, -1))
-        xx = torch.bmm(x.transpose(1, 2), x) / size
-        yx = torch.bmm(self.teacher.matrix.expand(len(z), -1, -1), xx)
-        if self.label_noise:
-            noise = _normals(seed, Purpose.LABEL, streams, step, size * outputs, dtype).reshape(-1, size, outputs)
-            yx = yx + torch.bmm(noise.transpose(1, 2), x) * (self.label_noise / size)
-        return xx, yx, buffers
+        if not self.label_noise:
+            return x, None
+        return x, _normals(seed, Purpose.LABEL, streams, step, size * outputs, dtype).reshape(-1, size, outputs)
 
 
 class MomentSource:
@@ -177,7 +168,7 @@ class MomentSource:
     """
 
     def __init__(self, model: BatchModel, label_noise: float, batch_size: int, like: Tensor) -> None:
-        self.teacher = _teacher(model, like)
+        self.teacher = teacher_of(model, like)
         self.label_noise = label_noise
         self.batch_size = batch_size
         inputs = self.teacher.matrix.shape[1]
@@ -265,18 +256,26 @@ class FiniteSource:
             return torch_noise.integers(seed, Purpose.DATA, streams, step, n, size), buffers
         if isinstance(self.sampler, WithoutReplacement):
             return torch_noise.sample_without_replacement(seed, Purpose.DATA, streams, step, n, size), buffers
+        if isinstance(self.sampler, FullBatch):
+            return torch.arange(n, device=streams.device).expand(len(streams), -1), buffers
         epoch, position = divmod(step, self.steps_per_epoch)
         if position == 0:
             order = torch_noise.permutation(seed, Purpose.SHUFFLE, streams, epoch, n)
             buffers = {**buffers, "order": order}
         return buffers["order"].narrow(1, position * size, size), buffers
 
+    def samples(
+        self, seed: int, streams: Tensor, step: int, buffers: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        """Inputs (replica, B, d) and labels (replica, B, o) of the samples drawn."""
+        index, buffers = self.indices(seed, streams, step, buffers)
+        return _rows(self.x, index), _rows(self.y, index), buffers
+
     def moments(
         self, seed: int, streams: Tensor, step: int, buffers: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
         """Moments of the samples drawn."""
-        index, buffers = self.indices(seed, streams, step, buffers)
-        x, y = _rows(self.x, index), _rows(self.y, index)
+        x, y, buffers = self.samples(seed, streams, step, buffers)
         if x.shape[-1] == y.shape[-1] == 1:
             xx = (x * x).sum(dim=1, keepdim=True) / self.batch_size
             yx = (y * x).sum(dim=1, keepdim=True) / self.batch_size

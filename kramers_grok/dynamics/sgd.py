@@ -22,11 +22,12 @@ from torch import Tensor
 
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
-from kramers_grok.core.noise import PerSample
+from kramers_grok.core.noise import ActivationNoise, PerSample
 from kramers_grok.core.rng import Purpose
 from kramers_grok.core.schedules import Schedule
 from kramers_grok.dynamics import kernels, loop
-from kramers_grok.dynamics.batching import Batches, Data, batching
+from kramers_grok.dynamics.activation import batches_and_gradient, noisy_sampler
+from kramers_grok.dynamics.batching import Data, batching
 from kramers_grok.dynamics.hyperparameters import Clock, Hyper, Hyperparameter, Hyperparameters, Tables
 from kramers_grok.dynamics.optimizers import GradientDescent, Optimizer
 from kramers_grok.dynamics.process import Record, State, Watch, resolve_device, starting_points
@@ -34,8 +35,7 @@ from kramers_grok.dynamics.sampling import BySamples, Sampler, ShuffledEpochs
 from kramers_grok.dynamics.update import MEMORY, Rule, Series, Steps, Update, compiled
 from kramers_grok.models.base import BatchModel
 from kramers_grok.models.data import FiniteData, OnlineTeacher
-from kramers_grok.models.deep_linear import ChainModel
-from kramers_grok.models.mode import ModeModel
+from kramers_grok.models.layers import batch_model
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 
 __all__ = ["SGD"]
@@ -66,6 +66,10 @@ class SGD:
     noise : PerSample, optional
         Isotropic Gaussian noise on every sample's gradient: T = η g²/(2B) under plain gradient descent. Its variance
         stays fixed under schedules, and may differ between replicas.
+    activation_noise : ActivationNoise, optional
+        Gaussian noise on every sample's hidden activations, of a DeepLinearNetwork or DeepLinearChain. Batches are then
+        drawn as samples, and no kernel is used. It changes the mean gradient too: that of the loss plus
+        ½ s_h² Σ_l ‖W_D … W_{l+1}‖².
     fused : bool
         Use a compiled kernel where there is one: plain gradient descent, one input and one output or population data,
         not too many weights, on the CPU in float64 (same paths as torch to rounding).
@@ -110,6 +114,7 @@ class SGD:
         optimizer: Optimizer | None = None,
         sampler: Sampler | None = None,
         noise: PerSample | None = None,
+        activation_noise: ActivationNoise | None = None,
         fused: bool = True,
         compile: bool = False,
         n_threads: int = 1,
@@ -118,15 +123,17 @@ class SGD:
     ) -> None:
         self._given = {
             "model": model, "data": data, "lr": lr, "batch_size": batch_size, "weight_decay": weight_decay,
-            "optimizer": optimizer, "sampler": sampler, "noise": noise, "fused": fused, "compile": compile,
-            "n_threads": n_threads, "device": device, "dtype": dtype,
+            "optimizer": optimizer, "sampler": sampler, "noise": noise, "activation_noise": activation_noise,
+            "fused": fused, "compile": compile, "n_threads": n_threads, "device": device, "dtype": dtype,
         }  # fmt: skip
-        self.system, self.data, self.noise = model, data, noise
-        self.model: BatchModel = _batch_model(model)
+        self.system, self.data, self.noise, self.activation_noise = model, data, noise, activation_noise
+        self.model: BatchModel = batch_model(model)
         self.optimizer = optimizer or GradientDescent()
         self.n_threads = checks.positive_int("n_threads", n_threads)
         self.device, self.dtype = resolve_device(device), dtype
-        batch, self.sampler = batching(data, batch_size, sampler)
+        batch, self.sampler = batching(
+            data, batch_size, sampler if activation_noise is None else noisy_sampler(data, sampler)
+        )
         decay = _own_weight_decay(model) if weight_decay is None else weight_decay
         self._hyper = Hyperparameters(
             Hyperparameter.read("lr", lr), Hyperparameter.read("weight_decay", decay, zero=True), batch, noise
@@ -136,8 +143,10 @@ class SGD:
         self._members = self._hyper.n_replicas
         self._clock = Clock(self._hyper.lr)
         like = torch.empty(0, dtype=dtype, device=self.device)
-        self._batches = Batches(self.model, data, self._hyper.size, self.sampler, like)
-        self._fused = fused and self.device.type == "cpu" and dtype == torch.float64
+        self._batches, self._gradient = batches_and_gradient(
+            self.model, data, self._hyper.size, self.sampler, like, activation_noise
+        )
+        self._fused = fused and activation_noise is None and self.device.type == "cpu" and dtype == torch.float64
         self._compile = compile
         # Made when first needed, and shared by twins that need the same: compiling takes longer than a short run.
         self._kernels: list[kernels.Kernel | None] = []
@@ -251,9 +260,18 @@ class SGD:
     def replace(self, **changes: Any) -> SGD:
         """Return the same process with some of its arguments changed."""
         twin = SGD(**(self._given | changes))
-        if not changes.keys() & {"model", "data", "batch_size", "sampler", "fused", "device", "dtype"}:
+        if not changes.keys() & {
+            "model",
+            "data",
+            "batch_size",
+            "sampler",
+            "activation_noise",
+            "fused",
+            "device",
+            "dtype",
+        }:
             twin._kernels = self._kernels
-        if not changes.keys() & {"model", "optimizer", "device", "dtype", "compile"}:
+        if not changes.keys() & {"model", "optimizer", "activation_noise", "device", "dtype", "compile"}:
             twin._rules = self._rules
         return twin
 
@@ -358,7 +376,7 @@ class SGD:
     def _rule(self) -> Rule:
         """The update of the torch loop."""
         if not self._rules:
-            update = Update(self.model, self.optimizer)
+            update = Update(self._gradient, self.optimizer)
             self._rules.append(compiled(update, self.device) if self._compile else update)
         return self._rules[0]
 
@@ -431,6 +449,8 @@ class SGD:
             description.pop("temperature", None)
         if isinstance(self.data, OnlineTeacher):
             description["label_noise"] = self.data.label_noise
+        if self.activation_noise is not None:
+            description["activation_noise"] = self.activation_noise.std
         if isinstance(self.system, Mode | DeepLinearChain):
             for name in ("depth", "singular_value", "input_variance"):
                 description[name] = getattr(self.system, name)
@@ -440,9 +460,3 @@ class SGD:
 def _own_weight_decay(system: Mode | DeepLinearChain | BatchModel) -> float:
     """The model's weight decay."""
     return float(system.weight_decay)  # type: ignore[union-attr]
-
-
-def _batch_model(system: Mode | DeepLinearChain | BatchModel) -> BatchModel:
-    if isinstance(system, Mode):
-        return ModeModel(system)
-    return ChainModel(system) if isinstance(system, DeepLinearChain) else system

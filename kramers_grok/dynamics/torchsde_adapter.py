@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.rng import Purpose
 from kramers_grok.dynamics import torch_noise
 
-__all__ = ["CounterBrownian", "IsotropicSDE", "TorchSDEStepper"]
+__all__ = ["CounterBrownian", "IsotropicSDE", "ProductSDE", "TorchSDEStepper"]
 
 METHODS = ("euler", "milstein", "srk")
 
@@ -59,18 +59,49 @@ class IsotropicSDE:
         return torch.full_like(y, (2 * self.temperature) ** 0.5)
 
 
+@runtime_checkable
+class ProductSDE(Protocol):
+    """An SDE whose diffusion is known by its products with vectors only, on normal numbers of its own."""
+
+    noise_type: str
+    sde_type: str
+
+    @property
+    def n_channels(self) -> int:
+        """Components of the Brownian motion."""
+        ...
+
+    def f(self, t: Any, y: Tensor) -> Tensor:
+        """Drift, shape (replica, parameter)."""
+        ...
+
+    def g_prod(self, t: Any, y: Tensor, v: Tensor) -> Tensor:
+        """Diffusion times `v` (replica, channel), shape (replica, parameter)."""
+        ...
+
+    def normals(self, seed: int, streams: Tensor, step: int) -> Tensor:
+        """Increments over a step of length 1, shape (replica, channel)."""
+        ...
+
+
+SDE: TypeAlias = IsotropicSDE | ProductSDE
+
+
 class _StepUnits:
     """An SDE in units of the step: drift times dt, diffusion times √dt, so that every step has length 1."""
 
-    def __init__(self, sde: IsotropicSDE, dt: float) -> None:
+    def __init__(self, sde: SDE, dt: float) -> None:
         self.noise_type, self.sde_type = sde.noise_type, sde.sde_type
         self._sde, self._dt, self._root = sde, dt, dt**0.5
+        if isinstance(sde, ProductSDE):  # torchsde looks which of the two there is
+            product = sde.g_prod
+            self.g_prod = lambda t, y, v: torch.mul(product(t, y, v), self._root)
+        else:
+            plain = sde.g
+            self.g = lambda t, y: torch.mul(plain(t, y), self._root)
 
     def f(self, t: Any, y: Tensor) -> Tensor:
         return torch.mul(self._sde.f(t, y), self._dt)
-
-    def g(self, t: Any, y: Tensor) -> Tensor:
-        return torch.mul(self._sde.g(t, y), self._root)
 
 
 class _Time(float):
@@ -94,12 +125,23 @@ class CounterBrownian(BaseBrownian):  # type: ignore[misc]
     streams : Tensor of int64, shape (replica,)
     n_channels : int
         Number of independent components.
+    normals : callable, optional
+        (seed, streams, step) → the increments (replica, channel), in place of the isotropic noise's. They have no
+        integrals.
     """
 
-    __slots__ = ("_channels", "_dtype", "_seed", "_streams")
+    __slots__ = ("_channels", "_dtype", "_own", "_seed", "_streams")
 
-    def __init__(self, seed: int, streams: Tensor, n_channels: int, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(
+        self,
+        seed: int,
+        streams: Tensor,
+        n_channels: int,
+        dtype: torch.dtype = torch.float64,
+        normals: Callable[[int, Tensor, int], Tensor] | None = None,
+    ) -> None:
         self._seed, self._streams, self._channels, self._dtype = seed, streams, n_channels, dtype
+        self._own = normals
 
     def __call__(self, ta: Any, tb: Any = None, return_U: bool = False, return_A: bool = False) -> Any:
         """Return W(tb) − W(ta), and with `return_U` the integral ∫ (W(t) − W(ta)) dt too, for tb = ta + 1."""
@@ -109,6 +151,8 @@ class CounterBrownian(BaseBrownian):  # type: ignore[misc]
                 f"Increments exist over single whole steps only, not from {ta} to {tb}.\n"
                 "Use torchsde's own BrownianInterval for other grids."
             )
+        if self._own is not None and not return_U:
+            return self._own(self._seed, self._streams, step)
         if not return_U:
             return self._normals(step, Purpose.LANGEVIN)
         # ∫W dt over a unit step given W: mean W/2, variance 1/12.
@@ -147,27 +191,42 @@ class TorchSDEStepper:
 
     Parameters
     ----------
-    sde : IsotropicSDE
+    sde : IsotropicSDE or ProductSDE
     dt : float
         Step [time].
     method : str
-        torchsde's name of the method: "euler", "milstein" or "srk".
+        torchsde's name of the method: "euler", "milstein" or "srk"; with noise known by its products "euler" only.
+
+    Raises
+    ------
+    InvalidParameterError
+        For another method.
     """
 
-    def __init__(self, sde: IsotropicSDE, dt: float, method: str) -> None:
+    def __init__(self, sde: SDE, dt: float, method: str) -> None:
         if method not in METHODS:
             raise InvalidParameterError(
                 f"`method` = {method!r}, expected one of {METHODS}: torchsde's solvers for Itô equations with diagonal "
                 'noise.\nUse `TorchSDE("euler")`.'
             )
+        if isinstance(sde, ProductSDE) and method != "euler":
+            raise InvalidParameterError(
+                f"`method` = {method!r} with noise that depends on the state, expected 'euler': others need its root "
+                "as a matrix, with its derivatives, and here it is known by its products only.\n"
+                'Use `TorchSDE("euler")`.'
+            )
         self._sde = base_sde.ForwardSDE(_StepUnits(sde, dt))
+        self._own = sde if isinstance(sde, ProductSDE) else None
         self._solver = methods.select(method=method, sde_type="ito")
 
     def __call__(
         self, seed: int, theta: Tensor, streams: Tensor, number: int, buffers: Mapping[str, Tensor]
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Take step `number` with the noise of `streams`."""
-        bm = CounterBrownian(seed, streams, theta.shape[1], theta.dtype)
+        if self._own is None:
+            bm = CounterBrownian(seed, streams, theta.shape[1], theta.dtype)
+        else:
+            bm = CounterBrownian(seed, streams, self._own.n_channels, theta.dtype, self._own.normals)
         solver = self._solver(sde=self._sde, bm=bm, dt=1.0, adaptive=False, rtol=0.0, atol=0.0, dt_min=0.0, options={})
         start, end = _Time(number), _Time(number + 1)
         extra = solver.init_extra_solver_state(start, theta)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -18,9 +18,8 @@ from kramers_grok.core.rng import Purpose
 from kramers_grok.dynamics import torch_noise
 from kramers_grok.dynamics.batching import Batches
 from kramers_grok.dynamics.optimizers import GradientDescent, Optimizer
-from kramers_grok.models.base import BatchModel
 
-__all__ = ["MEMORY", "Series", "Steps", "Update", "compiled"]
+__all__ = ["MEMORY", "BatchGradient", "Series", "Steps", "Update", "compiled"]
 
 MEMORY = "optimizer_"  # prefix of the optimizer's buffers
 
@@ -29,17 +28,25 @@ Rate: TypeAlias = float | Tensor
 Rule: TypeAlias = Callable[..., tuple[Tensor, Memory]]
 
 
+class BatchGradient(Protocol):
+    """Gradient of a batch's loss: of a BatchModel from second moments, of `NoisyActivations` from samples."""
+
+    def data_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor, /) -> Tensor:
+        """Gradient without weight decay, shape (replica, parameter), from the two tensors of a batch source."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Update:
-    """θ and a batch's moments → new θ.
+    """θ and a batch → new θ.
 
     Attributes
     ----------
-    model : BatchModel
+    model : BatchGradient
     optimizer : Optimizer
     """
 
-    model: BatchModel
+    model: BatchGradient
     optimizer: Optimizer
 
     @property

@@ -5,14 +5,43 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kramers_grok.core.exceptions import InvalidParameterError
+from kramers_grok.models.base import BatchModel
 from kramers_grok.models.chain import ChainModel
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.models.diagonal import DiagonalNetwork
 from kramers_grok.models.mode import ModeModel
+from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 
-__all__ = ["LinearModel", "layers_of", "product_of"]
+__all__ = ["LinearModel", "batch_model", "layers_of", "product_of"]
 
 LinearModel = ChainModel | ModeModel | DiagonalNetwork | DeepLinearNetwork
+
+
+def batch_model(system: object) -> BatchModel:
+    """Return the torch model of anything that learns from samples.
+
+    Raises
+    ------
+    InvalidParameterError
+        If it does not, as a symbolic landscape.
+
+    Examples
+    --------
+    >>> from kramers_grok.theory.deep_linear import DeepLinearChain
+    >>> batch_model(DeepLinearChain(3, 1.0, 0.25)).n_parameters
+    3
+    """
+    if isinstance(system, Mode):
+        return ModeModel(system)
+    if isinstance(system, DeepLinearChain):
+        return ChainModel(system)
+    if not isinstance(system, BatchModel):
+        raise InvalidParameterError(
+            f"`system` is a {type(system).__name__}, expected a Mode, DeepLinearChain or network: only these learn "
+            "from samples.\nUse `DeepLinearChain(depth=3, singular_value=1.0, weight_decay=0.25)`."
+        )
+    return system
 
 
 def layers_of(model: LinearModel, theta: Tensor) -> list[Tensor]:

@@ -15,8 +15,13 @@ __all__ = ["ARMS", "draw", "load", "summary", "write"]
 
 
 def load(out: str | Path) -> dict[str, xr.DataTree]:
-    """Read the arms' trees of a results directory."""
-    return {name: _load(Path(out), name) for name in ARMS}
+    """Read the arms' trees of a results directory: of those that have been run."""
+    return {name: _load(Path(out), name) for name in _present(Path(out))}
+
+
+def _present(out: Path) -> list[str]:
+    """Arms with a file, or all if none has: then reading the first says what is missing."""
+    return [name for name in ARMS if (out / f"{name}.nc").exists()] or list(ARMS)
 
 
 def _load(out: Path, name: str) -> xr.DataTree:
@@ -33,7 +38,8 @@ def write(out: str | Path, executor: Executor | None = None) -> str:
     executor : Executor, optional
         Its workers take one arm each: its file is read once, for the figure and the summary.
     """
-    mapped = (executor.map if executor is not None else map)(_arm, [Path(out)] * len(ARMS), ARMS)
+    names = _present(Path(out))
+    mapped = (executor.map if executor is not None else map)(_arm, [Path(out)] * len(names), names)
     text = _joined(part for _, part in mapped)
     (Path(out) / "summary.md").write_text(text, encoding="utf-8")
     return text
@@ -41,7 +47,7 @@ def write(out: str | Path, executor: Executor | None = None) -> str:
 
 def draw(out: str | Path) -> list[Path]:
     """Draw all figures of a results directory as PNG and SVG; return their paths."""
-    return [path for name in ARMS for path in _arm(Path(out), name)[0]]
+    return [path for name in _present(Path(out)) for path in _arm(Path(out), name)[0]]
 
 
 def _arm(out: Path, name: str) -> tuple[list[Path], str]:
@@ -62,7 +68,7 @@ def _arm(out: Path, name: str) -> tuple[list[Path], str]:
 def summary(out: str | Path) -> str:
     """Return the summary of a results directory as Markdown, numbers read from its files."""
     trees = load(out)
-    return _joined(ARMS[name].summary(trees[name]) for name in ARMS)
+    return _joined(ARMS[name].summary(tree) for name, tree in trees.items())
 
 
 def _joined(parts: Iterable[str]) -> str:

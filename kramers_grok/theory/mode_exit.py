@@ -50,37 +50,37 @@ class ModeDynamics:
     step: float = 0.0
     minibatch: MinibatchNoise | None = None
 
-    def _product(self, x: Array) -> tuple[Array, Array, Array, Array]:
-        """Order parameter m(x) and its first three derivatives."""
+    def order_parameter_derivatives(self, x: Array) -> tuple[Array, Array, Array, Array]:
+        """Order parameter m(x) and its first three derivatives, each of the shape of `x`."""
         depth, root = self.mode.depth, np.sqrt(self.mode.depth)
         a = x / root
-        factors = [1.0, depth / root, (depth - 1) / root, (depth - 2) / root]
-        terms = [np.prod(factors[: n + 1]) * a ** max(depth - n, 0) for n in range(4)]
+        factors = np.cumprod([1.0, depth / root, (depth - 1) / root, (depth - 2) / root])
+        terms = [factors[n] * a ** max(depth - n, 0) for n in range(4)]
         return terms[0], terms[1], terms[2], terms[3]
 
     def order_parameter(self, x: Array) -> Array:
         """Order parameter m at `x`."""
-        return self._product(x)[0]
+        return self.order_parameter_derivatives(x)[0]
 
     def order_parameter_slope(self, x: Array) -> Array:
         """Slope m′ at `x`."""
-        return self._product(x)[1]
+        return self.order_parameter_derivatives(x)[1]
 
     def slope(self, x: Array) -> Array:
         """F′ at `x`."""
-        m, m1, _, _ = self._product(x)
+        m, m1, _, _ = self.order_parameter_derivatives(x)
         q, sigma = self.mode.input_variance, self.mode.singular_value
         return np.asarray(self.mode.weight_decay * x - q * (sigma - m) * m1)
 
     def curvature(self, x: Array) -> Array:
         """F″ at `x`."""
-        m, m1, m2, _ = self._product(x)
+        m, m1, m2, _ = self.order_parameter_derivatives(x)
         q, sigma = self.mode.input_variance, self.mode.singular_value
         return np.asarray(self.mode.weight_decay + q * (m1**2 - (sigma - m) * m2))
 
     def third(self, x: Array) -> Array:
         """F‴ at `x`."""
-        m, m1, m2, m3 = self._product(x)
+        m, m1, m2, m3 = self.order_parameter_derivatives(x)
         q, sigma = self.mode.input_variance, self.mode.singular_value
         return np.asarray(q * (3 * m1 * m2 - (sigma - m) * m3))
 
@@ -98,7 +98,7 @@ class ModeDynamics:
         if self.step:
             value = value * (1 + self.step * self.curvature(x))
         if self.minibatch is not None:
-            m, m1, _, _ = self._product(x)
+            m, m1, _, _ = self.order_parameter_derivatives(x)
             value = value + self.minibatch.strength(m) * m1**2
         return value
 

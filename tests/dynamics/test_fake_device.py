@@ -15,11 +15,12 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kramers_grok.core.noise import per_sample
+from kramers_grok.core.noise import activation_noise, per_sample
 from kramers_grok.core.region import Region
 from kramers_grok.core.schedules import Cosine, Linear, Piecewise
 from kramers_grok.dynamics import loop
 from kramers_grok.dynamics.langevin import Langevin, TorchSDE
+from kramers_grok.dynamics.minibatch_sde import Minibatches
 from kramers_grok.dynamics.observables import (
     FeatureAmplitudes,
     Imbalance,
@@ -35,6 +36,7 @@ from kramers_grok.dynamics.optimizers import Adam, AdamW, Momentum
 from kramers_grok.dynamics.process import OrderParameter, Process, Watch
 from kramers_grok.dynamics.sampling import BySamples, Sampler, ShuffledEpochs, WithoutReplacement, WithReplacement
 from kramers_grok.dynamics.sgd import SGD
+from kramers_grok.dynamics.underdamped import UnderdampedLangevin
 from kramers_grok.models.data import FiniteData, finite, population, teacher
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.models.diagonal import DiagonalNetwork
@@ -66,6 +68,10 @@ def langevin(system: Any, device: str, integrator: TorchSDE | None = None) -> La
     return Langevin(system, temperature=0.01, dt=0.1, device=device, integrator=integrator)
 
 
+def minibatch(system: Any, data: Any, device: str) -> Langevin:
+    return Langevin(system, temperature=0.01, dt=0.1, minibatch=Minibatches(data, 0.02), device=device)
+
+
 PROCESSES: dict[str, Callable[[str], Process]] = {
     "sgd, mode": lambda device: SGD(Mode(3, 1.0, 0.25), CHAIN_DATA, lr=0.1, batch_size=3, noise=NOISE, device=device),
     "langevin, mode": lambda device: langevin(Mode(3, 1.0, 0.25), device),
@@ -73,6 +79,12 @@ PROCESSES: dict[str, Callable[[str], Process]] = {
     "langevin, network": lambda device: langevin(network(), device),
     "langevin, euler": lambda device: langevin(network(), device, TorchSDE("euler")),
     "langevin, srk": lambda device: langevin(CHAIN, device, TorchSDE("srk")),
+    "minibatch, network": lambda device: minibatch(network(), teacher(label_noise=0.1), device),
+    "minibatch, network, finite": lambda device: minibatch(network(), network_data(), device),
+    "inertia, chain": lambda device: UnderdampedLangevin(CHAIN, temperature=0.01, friction=0.5, dt=0.1, device=device),
+    "inertia, network": lambda device: UnderdampedLangevin(
+        network(), temperature=0.01, friction=0.5, dt=0.1, device=device
+    ),
     "sgd, chain, population": lambda device: SGD(CHAIN, population(), lr=0.1, noise=NOISE, device=device),
     "sgd, network, full batch": lambda device: SGD(network(), network_data(), lr=0.1, noise=NOISE, device=device),
 }
@@ -81,6 +93,12 @@ for kind in ("chain", "network"):
         PROCESSES[f"sgd, {kind}, {sampler or 'online'}"] = lambda device, k=kind, s=sampler: sgd(k, s, device)  # type: ignore[misc]
 PROCESSES["sgd, network, by samples"] = lambda device: SGD(
     network(), teacher(label_noise=0.1), lr=0.1, batch_size=3, sampler=BySamples(), noise=NOISE, device=device
+)
+PROCESSES["sgd, noisy activations, online"] = lambda device: SGD(
+    CHAIN, teacher(label_noise=0.1), lr=0.1, batch_size=3, activation_noise=activation_noise(std=0.1), device=device
+)
+PROCESSES["sgd, noisy activations, finite"] = lambda device: SGD(
+    network(), network_data(), lr=0.1, batch_size=3, activation_noise=activation_noise(std=0.1), device=device
 )
 PROCESSES["sgd, diagonal network"] = lambda device: SGD(
     DiagonalNetwork(3, [2.0, 1.0], weight_decay=0.1), teacher(label_noise=0.1), lr=0.1, batch_size=1, device=device

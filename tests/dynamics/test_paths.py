@@ -13,11 +13,12 @@ from kramers_grok.core.region import Region
 from kramers_grok.core.schedules import Geometric, Linear, Piecewise
 from kramers_grok.dynamics import blocks
 from kramers_grok.dynamics.langevin import Fused, Langevin, TorchSDE
+from kramers_grok.dynamics.minibatch_sde import Minibatches
 from kramers_grok.dynamics.optimizers import AdamW, GradientDescent
 from kramers_grok.dynamics.process import Process, State, Watch, clone, resolve_device, select, starting_points
 from kramers_grok.dynamics.sampling import BySamples, Sampler, ShuffledEpochs, WithoutReplacement, WithReplacement
 from kramers_grok.dynamics.sgd import SGD
-from kramers_grok.models.data import FiniteData, finite, teacher
+from kramers_grok.models.data import FiniteData, OnlineTeacher, finite, teacher
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 
@@ -80,6 +81,13 @@ def langevin(
     return Langevin(system, temperature=0.03, dt=0.1, integrator=integrator)
 
 
+def minibatch(
+    system: DeepLinearChain | DeepLinearNetwork, data: OnlineTeacher | FiniteData, integrator: TorchSDE | None = None
+) -> Langevin:
+    noise = Minibatches(data, 0.02 if system is CHAIN else 0.002)  # more would blow up the network
+    return Langevin(system, temperature=0.03, dt=0.1, minibatch=noise, integrator=integrator)
+
+
 PROCESSES: dict[str, Callable[[], Process]] = {
     "mode": lambda: langevin(MODE),
     "chain": lambda: langevin(CHAIN),
@@ -88,6 +96,10 @@ PROCESSES: dict[str, Callable[[], Process]] = {
     "network": lambda: langevin(NETWORK),
     "network, compiled": lambda: langevin(SCALAR),
     "network, torchsde": lambda: langevin(NETWORK, TorchSDE("euler")),
+    "minibatch noise": lambda: minibatch(CHAIN, teacher(label_noise=0.6)),
+    "minibatch noise, torch": lambda: minibatch(CHAIN, chain_data()),
+    "minibatch noise, network": lambda: minibatch(NETWORK, teacher(label_noise=0.6)),
+    "minibatch noise, torchsde": lambda: minibatch(CHAIN, teacher(label_noise=0.6), TorchSDE("euler")),
     "SGD, online": sgd,
     "SGD, online, torch": lambda: sgd(compiled=False),
     "SGD, with replacement": lambda: sgd(WithReplacement()),
@@ -152,8 +164,10 @@ def test_chunks_make_no_difference(make: Callable[[], Process]) -> None:
 def test_it_makes_no_difference_who_left_first(make: Callable[[], Process], kind: str) -> None:
     """Survivors are selected between chunks, as first passage does."""
     process = make()
-    if kind == "bridge" and not plain(process):
-        pytest.skip("no Brownian path between the steps of other optimizers")
+    if kind == "bridge" and (not plain(process) or getattr(process, "minibatch", None) is not None):
+        pytest.skip(
+            "no Brownian path between the steps of other optimizers, and none of one width under minibatch noise"
+        )
     watch, n = watch_for(process, kind == "bridge", floor=kind == "floor"), count(process)
     whole, record = process.advance(begin(process), STEPS, watch)
     assert 0 < int((record.hit_step >= 0).sum()) < n

@@ -4,6 +4,8 @@ Without the effects (adaptive optimizers rescale tiny gradients; minibatch noise
 below would differ. Seeds and starts are fixed; the outcomes are all or nothing, so eight replicas tell them apart.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,9 @@ import xarray as xr
 from kramers_grok.dynamics.optimizers import Adam, AdamW, GradientDescent
 from kramers_grok.escape.first_passage import first_passage
 from kramers_grok.report.arms import optimizers as report
+from kramers_grok.studies.attribution import BATCHES, attribute
 from kramers_grok.studies.reproduction import optimizers as arm
-from kramers_grok.studies.reproduction.optimizers import HALF_WAY, Setup, attribute, start, training
+from kramers_grok.studies.reproduction.optimizers import HALF_WAY, Setup, start, training
 from kramers_grok.studies.reproduction.settings import Settings
 
 REPLICAS, STEPS = 8, 400
@@ -38,9 +41,9 @@ CASES = {
 
 @pytest.mark.parametrize(("setup", "full", "minibatch", "cause"), CASES.values(), ids=CASES)
 def test_who_leaves_the_collapsed_state(setup: Setup, full: int, minibatch: int, cause: str) -> None:
-    counts = [escapes(setup, batch) for batch in arm.BATCHES]
+    counts = [escapes(setup, batch) for batch in BATCHES]
     assert counts == [full, minibatch]
-    assert attribute(*counts, REPLICAS) == cause
+    assert attribute(*counts, REPLICAS).cause == cause
 
 
 def test_the_full_batch_is_the_population() -> None:
@@ -62,10 +65,10 @@ def test_the_full_batch_is_the_population() -> None:
      (0, 11, "noise-driven")],
 )  # fmt: skip
 def test_only_the_difference_is_attributed_to_noise(full: int, minibatch: int, cause: str) -> None:
-    assert attribute(full, minibatch, 32) == cause
+    assert attribute(full, minibatch, 32).cause == cause
 
 
-def test_the_table_tells_who_was_censored() -> None:
+def test_the_table_tells_who_was_censored(check_labels: Callable[[xr.DataTree], None]) -> None:
     settings = Settings.make(seed=0, quick=True)
     cells = arm.cells(settings, "cpu")
     horizon = int(cells[0].config["n_steps"])
@@ -73,6 +76,7 @@ def test_the_table_tells_who_was_censored() -> None:
     stay = xr.Dataset({"exit_step": ("replica", steps), "escaped": ("replica", steps < 0)})
     leave = xr.Dataset({"exit_step": ("replica", np.arange(16.0) + 100), "escaped": ("replica", steps > 0)})
     tree = arm.gather(settings, [stay, leave] * (len(cells) // 2))
+    check_labels(tree)
     text = report.summary(tree)
     assert f"0/16 [0.00, 0.21] | > {horizon} (censored) | 16/16 [0.79, 1.00] | 108 | noise-driven |" in text
     assert set(tree["trap"]["attribution"].values) == {"noise-driven"}

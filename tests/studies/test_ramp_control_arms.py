@@ -66,11 +66,12 @@ def test_schedules_stand_beside_their_predictions(schedules):
     )
 
 
-def test_figures_and_summaries_are_made_of_the_trees(ramps, schedules):
+def test_figures_and_summaries_are_made_of_the_trees(ramps, schedules, check_labels):
     for report, tree, words in (
         (ramp_report, ramps, ("| down |", "| up |", "spinodal")),
         (control_report, schedules, ("| warm restarts |", "designed: lr", "fewest steps")),
     ):
+        check_labels(tree)
         figure = report.figure(tree)
         assert len(figure.axes) == 3
         assert all(ax.get_xlabel() or ax.get_xticklabels() for ax in figure.axes)

@@ -1,8 +1,12 @@
-"""The main job on a tiny grid: files, resumption, independence of threads, figures and summary."""
+"""The main job on a tiny grid: files, resumption, independence of threads, figures and summary.
+
+The arms that take minutes even on a tiny grid are left to tests of their own, which ask the same of their files.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,7 +16,7 @@ import pytest
 import xarray as xr
 
 from kramers_grok import report
-from kramers_grok.core.exceptions import StudyConflictError
+from kramers_grok.core.exceptions import InvalidParameterError, StudyConflictError
 from kramers_grok.studies.cells import one_thread
 from kramers_grok.studies.reproduction import ARMS, Settings, reproduce
 
@@ -25,6 +29,10 @@ TINY = Settings(
     pairs=((0.2, 32),),
     control_time=300.0,
 )
+
+
+OWN_TESTS = ("subsampling", "optimizers", "ramp", "control")
+SHORT = [name for name in ARMS if name not in OWN_TESTS]
 
 
 class Listener:
@@ -46,19 +54,19 @@ class Listener:
 def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Listener, dict[str, xr.DataTree]]:
     out = tmp_path_factory.mktemp("job") / "results"
     listener = Listener()
-    return out, listener, reproduce(out, settings=TINY, reporter=listener)
+    return out, listener, reproduce(out, settings=TINY, arms=SHORT, reporter=listener)
 
 
 @pytest.mark.slow
-def test_every_arm_ends_as_a_labelled_file(results: tuple[Path, Listener, dict[str, xr.DataTree]]) -> None:
+def test_every_arm_ends_as_a_labelled_file(
+    results: tuple[Path, Listener, dict[str, xr.DataTree]], check_labels: Callable[[xr.DataTree], None]
+) -> None:
     out, listener, trees = results
-    assert list(listener.expected) == list(ARMS) == list(trees)
+    assert list(listener.expected) == SHORT == list(trees)
     assert listener.finished == listener.expected
-    for name in ARMS:
+    for name in SHORT:
         with xr.open_datatree(out / f"{name}.nc", engine="h5netcdf") as tree:
-            for node in tree.subtree:
-                for variable in node.dataset.data_vars.values():
-                    assert {"units", "long_name"} <= set(variable.attrs), (name, variable.name)
+            check_labels(tree)
 
 
 @pytest.mark.slow
@@ -86,7 +94,7 @@ def test_the_same_call_resumes_on_another_executor(results: tuple[Path, Listener
     for path in lost:
         path.unlink()
     with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=one_thread) as pool:
-        again = reproduce(out, settings=TINY, executor=pool)
+        again = reproduce(out, settings=TINY, arms=SHORT, executor=pool)
     for path, time in cells.items():
         assert path.exists()
         assert (path.stat().st_mtime_ns == time) == (path not in lost)
@@ -103,13 +111,19 @@ def test_another_study_is_refused_untouched(results: tuple[Path, Listener, dict[
     assert sorted(p.name for p in out.iterdir()) == before
 
 
+def test_an_arm_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameterError, match="`arms` = 'arrenius', expected one of phases, arrhenius"):
+        reproduce(tmp_path / "results", settings=TINY, arms=["arrenius"])
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.slow
 def test_figures_and_summary_come_from_the_files(results: tuple[Path, Listener, dict[str, xr.DataTree]]) -> None:
     out, _, trees = results
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         paths = report.draw(out)
-    assert {p.name for p in paths} == {f"{name}.{kind}" for name in ARMS for kind in ("png", "svg")}
+    assert {p.name for p in paths} == {f"{name}.{kind}" for name in SHORT for kind in ("png", "svg")}
     assert all(p.stat().st_size > 5000 for p in paths)
     text = report.summary(out)
     first = trees["arrhenius"]["sgd"].isel(run=0)

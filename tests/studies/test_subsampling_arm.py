@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def test_every_cell_can_travel_and_knows_its_group() -> None:
 
 
 @pytest.mark.slow
-def test_figure_and_summary(tmp_path: object) -> None:
+def test_figure_and_summary(check_labels: Callable[[xr.DataTree], None]) -> None:
     import matplotlib.pyplot as plt
 
     cells = subsampling.cells(Settings.make(seed=0, quick=True), "cpu")
@@ -86,9 +87,7 @@ def test_figure_and_summary(tmp_path: object) -> None:
         }
         results.append(cell.function(config, seed=0))
     tree = subsampling.gather(Settings.make(seed=0, quick=True), results)
-    for node in tree.subtree:
-        for variable in node.dataset.data_vars.values():
-            assert {"units", "long_name"} <= set(variable.attrs), variable.name
+    check_labels(tree)
     plt.close(report.figure(tree))
     text = report.summary(tree)
     assert "0 of 16 escaped" in text

@@ -112,7 +112,7 @@ def without_noise(process: SGD) -> SGD:
     0.0
     """
     data = process.data if isinstance(process.data, FiniteData) else Population()
-    return process.replace(data=data, batch_size=None, sampler=None, noise=None)
+    return process.replace(data=data, batch_size=None, sampler=None, noise=None, activation_noise=None)
 
 
 def prepare_trap(

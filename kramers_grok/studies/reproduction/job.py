@@ -10,6 +10,7 @@ from typing import Protocol
 
 import xarray as xr
 
+from kramers_grok.core import checks
 from kramers_grok.studies.cells import Cell, execute
 from kramers_grok.studies.reproduction import (
     arrhenius,
@@ -80,6 +81,7 @@ def reproduce(
     out: str | Path,
     *,
     settings: Settings,
+    arms: Sequence[str] | None = None,
     device: str = "auto",
     executor: Executor | None = None,
     reporter: Reporter | None = None,
@@ -93,6 +95,8 @@ def reproduce(
     ----------
     out : path
     settings : Settings
+    arms : sequence of str, optional
+        Only these of `ARMS`; a later call may add others to the same directory.
     device : str
         "auto" takes CUDA where there is one, for SGD; Langevin dynamics run in the compiled CPU kernel.
     executor : Executor, optional
@@ -103,9 +107,12 @@ def reproduce(
     ------
     StudyConflictError
         If the directory holds another study; nothing is written.
+    InvalidParameterError
+        For an arm that does not exist.
     """
+    chosen = _chosen(arms)
     store = Store(out, settings.as_mapping(), name="reproduce")
-    cells = {name: arm.cells(settings, device) for name, arm in ARMS.items()}
+    cells = {name: arm.cells(settings, device) for name, arm in chosen.items()}
     if reporter is not None:
         for name, own in cells.items():
             reporter.arm(name, len(own))
@@ -117,10 +124,20 @@ def reproduce(
 
     everything = [cell for own in cells.values() for cell in own]
     results = iter(execute(store, everything, seed=settings.seed, executor=executor, finished=finished))
-    found = [[next(results) for _ in cells[name]] for name in ARMS]
+    found = [[next(results) for _ in own] for own in cells.values()]
     finish = partial(_finish, settings, store.directory)
-    trees = (executor.map if executor is not None else map)(finish, ARMS, found)
-    return dict(zip(ARMS, trees, strict=True))
+    trees = (executor.map if executor is not None else map)(finish, chosen, found)
+    return dict(zip(chosen, trees, strict=True))
+
+
+def _chosen(arms: Sequence[str] | None) -> Mapping[str, Arm]:
+    """The arms asked for, in their usual order."""
+    if not arms:
+        return ARMS
+    for name in arms:
+        if name not in ARMS:
+            raise checks.invalid("arms", name, f"one of {', '.join(ARMS)}", "these are the arms of the main job")
+    return {name: arm for name, arm in ARMS.items() if name in arms}
 
 
 def _finish(settings: Settings, directory: Path, name: str, results: Sequence[xr.Dataset]) -> xr.DataTree:

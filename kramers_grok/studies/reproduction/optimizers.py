@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy import stats
 
 from kramers_grok.core.region import Region
 from kramers_grok.core.schema import describe
@@ -30,10 +29,11 @@ from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.first_passage import first_passage
 from kramers_grok.models.data import FiniteData, finite
 from kramers_grok.models.deep_linear import DeepLinearNetwork
+from kramers_grok.studies.attribution import BATCHES, counted, near
 from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.settings import Settings
 
-__all__ = ["NAME", "SETUPS", "Setup", "attribute", "cells", "gather", "start", "training"]
+__all__ = ["NAME", "SETUPS", "Setup", "cells", "gather", "start", "training"]
 
 NAME = "optimizers"
 WIDTHS = (8, 6, 6, 8)
@@ -43,7 +43,6 @@ LABEL_NOISE = 1.0
 BATCH = 8
 AMPLITUDE = 1e-6
 HALF_WAY = Region(0.5, feature=1)
-LEVEL = 1e-3  # of Fisher's test for the difference between full batch and minibatches
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,6 @@ SETUPS = (
     Setup("AdamW, ε = 1e-3", AdamW(eps=1e-3), 0.001, 0.1),
     Setup("AdamW, amplitude 0", AdamW(), 0.001, 0.1, amplitude=0.0, quick=False),
 )
-BATCHES = ("full batch", "minibatch")
 
 
 def _setups(settings: Settings) -> tuple[Setup, ...]:
@@ -107,25 +105,7 @@ def training(setup: Setup, batch: str, device: str = "cpu") -> SGD:
 
 def start(setup: Setup, n_replicas: int) -> NDArray[np.float64]:
     """Return the collapsed state: the first feature learned, small random weights elsewhere, one row a replica."""
-    learned = _network(setup).ordered_state([0]).numpy()
-    small = setup.amplitude * np.random.default_rng(1).normal(size=(n_replicas, learned.size))
-    return np.asarray(np.where(learned == 0.0, small, learned))
-
-
-def attribute(full: int, minibatch: int, n_replicas: int) -> str:
-    """Say what lets replicas escape, by the difference between the full batch and minibatches.
-
-    Examples
-    --------
-    >>> attribute(16, 16, 16), attribute(0, 16, 16), attribute(0, 0, 16), attribute(3, 3, 16)
-    ('deterministic', 'noise-driven', 'absorbing', 'undecided')
-    """
-    counts = np.array([[minibatch, n_replicas - minibatch], [full, n_replicas - full]])
-    if stats.fisher_exact(counts, alternative="greater").pvalue < LEVEL:
-        return "noise-driven"
-    if full + minibatch == 0:
-        return "absorbing"
-    return "deterministic" if 2 * full > n_replicas else "undecided"
+    return near(_network(setup).ordered_state([0]).numpy(), setup.amplitude, n_replicas, seed=1)
 
 
 def cells(settings: Settings, device: str) -> list[Cell]:
@@ -166,34 +146,14 @@ def gather(settings: Settings, results: Sequence[xr.Dataset]) -> xr.DataTree:
     shape = (len(setups), len(BATCHES), n_replicas)
     steps = np.array([run.exit_step.values for run in results]).reshape(shape)
     escaped = np.array([run.escaped.values for run in results]).reshape(shape)
-    counts = escaped.sum(axis=2)
-    ends = [stats.binomtest(int(k), n_replicas).proportion_ci(method="exact") for k in counts.ravel()]
-    lower, upper = (np.array([getattr(e, side) for e in ends]).reshape(counts.shape) for side in ("low", "high"))
-    # Half of the replicas must have left; otherwise the median lies beyond the horizon.
-    median = np.where(2 * counts > n_replicas, np.median(np.where(escaped, steps, np.inf), axis=2), np.nan)
-    both = ("optimizer", "batch")
-    causes = [attribute(int(full), int(minibatch), n_replicas) for full, minibatch in counts]
     data = {
-        "exit_step": ((*both, "replica"), steps, describe("exit_step")),
-        "escaped": ((*both, "replica"), escaped, describe("escaped")),
-        "fraction": (both, counts / n_replicas, _named("share of replicas that learned the second feature")),
-        "fraction_lower": (both, lower, _named("lower end of the share's 95 % confidence interval")),
-        "fraction_upper": (both, upper, _named("upper end of the share's 95 % confidence interval")),
-        "median_steps": (both, median, _named("median number of steps", "steps")),
-        "attribution": ("optimizer", causes, _named("attributed to")),
         "lr": ("optimizer", [s.lr for s in setups], describe("lr")),
         "weight_decay": ("optimizer", [s.weight_decay for s in setups], describe("weight_decay")),
         "amplitude": ("optimizer", [s.amplitude for s in setups], describe("amplitude")),
     }
-    coords = {
-        "optimizer": ("optimizer", [s.label for s in setups], _named("optimizer")),
-        "batch": ("batch", list(BATCHES), _named("kind of batch")),
-    }
-    dataset = xr.Dataset(data, coords=coords).assign_attrs(
+    dataset = counted(steps, escaped, "optimizer").assign(data)
+    dataset = dataset.assign_coords(optimizer=("optimizer", [s.label for s in setups], {"long_name": "optimizer"}))
+    dataset = dataset.assign_attrs(
         n_replicas=n_replicas, n_steps=n_steps, batch_size=BATCH, n_samples=N_SAMPLES, label_noise=LABEL_NOISE
     )
     return xr.DataTree.from_dict({"/trap": dataset}, name=NAME)
-
-
-def _named(long_name: str, units: str = "1") -> dict[str, str]:
-    return {"units": units, "long_name": long_name}
