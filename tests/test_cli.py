@@ -85,6 +85,17 @@ def test_reproduce_refuses_a_bad_seed(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_reproduce_runs_the_arms_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, text = invoke("reproduce", "--quick", "--workers", "1", "--arm", "phases", "--out", str(out))
+    assert code == 0
+    assert "spinodals from" in text
+    assert [p.name for p in sorted(out.glob("*.nc"))] == ["phases.nc"]
+    code, text = invoke("reproduce", "--quick", "--arm", "fases", "--out", str(out))
+    assert code == 2
+    assert "`arms` = 'fases'" in text.replace("\n", " ")
+
+
 def few_checks(monkeypatch: pytest.MonkeyPatch, passed: bool) -> None:
     from kramers_grok.studies import selftest
 

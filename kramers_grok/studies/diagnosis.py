@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from kramers_grok.analysis.law_choice import LawChoice, choose_law
 from kramers_grok.analysis.laws import ExitTimes
 from kramers_grok.core import checks
-from kramers_grok.core.exceptions import DivergedError, InvalidParameterError
+from kramers_grok.core.exceptions import DivergedError, InvalidParameterError, NoBarrierError
 from kramers_grok.core.region import Region
 from kramers_grok.dynamics.growth import growth_rate
 from kramers_grok.dynamics.optimizers import GradientDescent
@@ -180,7 +180,7 @@ def _growth(process: SGD, start: ArrayLike, n_steps: int, seed: int) -> xr.Datas
         return None
     try:
         return growth_rate(process, rank=rank, n_steps=n_steps, n_replicas=GROWTH_REPLICAS, seed=seed)
-    except DivergedError:
+    except (DivergedError, InvalidParameterError, NoBarrierError):
         return None  # the trap itself does not last at this noise
 
 
