@@ -76,7 +76,7 @@ def main(out: Path | None = None) -> dict[str, float]:
         ax.semilogy(TIMES, whole, "o", label="whole networks")
         for value, style, label in ((rate, "-", "fluctuating background"), (frozen, ":", "background at rest")):
             ax.semilogy(TIMES, whole[3] * np.exp(value * (TIMES - TIMES[3])), style, label=label)
-        ax.set(xlabel="time η · step [time]", title=f"batches of {batch}: {found.verdict.item()}", ylim=(1e-7, 1))
+        ax.set(xlabel="time η · step [time]", title=f"batches of {batch}: {found.verdict.item()}", ylim=(1e-6, 1e-2))
     axes[0].set(ylabel="second singular value of $W_1$")
     axes[1].legend(frameon=False, fontsize="small", loc="upper left")
     if out is not None:

@@ -84,7 +84,8 @@ class LawChoice:
     inflation : float
         ĉ.
     escape_limit : float
-        Upper 95 % limit on the escape rate where nothing escaped [1/time]; NaN otherwise.
+        Upper 95 % limit on the escape rate at each strength of the noise by itself, the largest of them, where nothing
+        escaped [1/time]; NaN otherwise.
     noise_free : float
         Share of the replicas without noise that escaped; NaN without a control.
     exits : ExitTimes
@@ -144,12 +145,13 @@ def _score(fit: LawFit) -> float:
 
 
 def _absorbing(exits: ExitTimes, level: float, noise_free: float) -> LawChoice:
-    noisy = exits.x > 0
-    exposure = float(exits.exit_time[noisy].sum())
-    limit = -math.log(0.05) / exposure
+    noisy = exits.conditions > 0
+    # Of each strength by itself: pooled, the rate at the strongest could hide behind the quiet ones.
+    exposure = np.bincount(exits.index, weights=exits.exit_time)[noisy]
+    limit = -math.log(0.05) / float(exposure.min())
     reason = (
-        f"none of {int(noisy.sum())} replicas escaped in {exposure:.4g} replica times at any noise: the rate is below "
-        f"{limit:.2g} (95 %)"
+        f"none of {int(exits.n[noisy].sum())} replicas escaped; the rate at each strength of the noise is below "
+        f"{limit:.2g} (95 %, {exposure.min():.4g} replica times or more at each)"
     )
     return LawChoice("absorbing", reason, exits, level, escape_limit=limit, noise_free=noise_free)
 

@@ -36,7 +36,7 @@ from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.rng import Purpose
 from kramers_grok.dynamics import torch_noise
 from kramers_grok.dynamics.optimizers import GradientDescent
-from kramers_grok.dynamics.sampling import ShuffledEpochs, WithoutReplacement, check_finite, teacher_of
+from kramers_grok.dynamics.sampling import FullBatch, ShuffledEpochs, WithoutReplacement, check_finite, teacher_of
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.models.base import BatchModel
 from kramers_grok.models.data import FiniteData, OnlineTeacher
@@ -88,12 +88,14 @@ class Minibatches:
     def of(cls, process: SGD) -> Minibatches:
         """Return the minibatches of a training process: its diffusion limit.
 
+        Isotropic per-sample noise is not in them; it is the `temperature` of Langevin dynamics.
+
         Raises
         ------
         InvalidParameterError
-            If a hyperparameter changes or differs between replicas, the optimizer is not plain gradient descent,
-            activations are noisy, or batches are cut from shuffled epochs: those are anticorrelated, which no diffusion
-            with this covariance is.
+            For a full batch, which has no minibatch noise; if a hyperparameter changes or differs between replicas, the
+            optimizer is not plain gradient descent, activations are noisy, or batches are cut from shuffled epochs:
+            those are anticorrelated, which no diffusion with this covariance is.
 
         Examples
         --------
@@ -108,6 +110,11 @@ class Minibatches:
                 f"`process` has optimizer = {process.optimizer} and sampler = {process.sampler}, expected plain "
                 "gradient descent on independent batches: others have another diffusion limit.\n"
                 "Use `process.replace(optimizer=GradientDescent(), sampler=WithoutReplacement())`."
+            )
+        if isinstance(process.sampler, FullBatch):
+            raise InvalidParameterError(
+                "`process` sees the full batch at every step, expected minibatches: it has no noise of its own.\n"
+                "Leave `minibatch` out, or use `process.replace(batch_size=8, sampler=WithReplacement())`."
             )
         if process.activation_noise is not None:
             raise InvalidParameterError(

@@ -87,6 +87,7 @@ def survival(
         if "survival" in ds.variables:
             colour = COLOURS["theory"] if name == "theory" else colour_of(name, number)
             t = ds["time"].values / scale
+            number += name != "theory"
             ax.plot(t, ds["survival"], "--", color=colour, lw=1.2, label=name, zorder=3)
     ax.set_yscale("log")
     ax.set_ylim(max(0.5 * lowest, 1e-6), 1.3)

@@ -150,7 +150,7 @@ def law_table(choices: Mapping[str, LawChoice], columns: Mapping[str, Mapping[st
     >>> from kramers_grok.analysis.law_choice import choose_law
     >>> exits = ExitTimes.of([1.0, 2.0], [[9.0] * 5] * 2, [[False] * 5] * 2)
     >>> print(law_table({"minibatches": choose_law(exits, seed=0)}).splitlines()[-1])
-    | minibatches | 0 of 10 | absorbing | rate < 0.033 | – |
+    | minibatches | 0 of 10 | absorbing | rate < 0.067 | – |
     """
     extra = list(dict.fromkeys(title for row in (columns or {}).values() for title in row))
     head = [*extra, "escaped", "verdict", "number", "nearest rival"]

@@ -135,7 +135,9 @@ def test_nothing_escapes_is_absorbing_with_a_limit():
     choice = choose_law(exits, seed=0)
     assert choice.verdict == "absorbing"
     assert not choice.fits
-    assert choice.escape_limit == pytest.approx(-np.log(0.05) / (80 * 50.0))
+    assert choice.escape_limit == pytest.approx(-np.log(0.05) / (10 * 50.0))  # of one strength, not of all together
+    short = ExitTimes.of(X, np.where(X == X.max(), 5.0, 50.0)[:, None] * np.ones(10), np.zeros((8, 10), dtype=bool))
+    assert choose_law(short, seed=0).escape_limit == pytest.approx(-np.log(0.05) / (10 * 5.0))
     with pytest.raises(TooFewEscapesError, match="None of 80 replicas"):
         fit_laws(exits)
 

@@ -323,6 +323,10 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         r"`activation_noise`",
     ),
+    "full batch": (
+        lambda: Minibatches.of(SGD(CHAIN, samples(CHAIN), lr=0.1)),
+        "sees the full batch at every step",
+    ),
     "no batches": (lambda: Minibatches.of(SGD(CHAIN, population(), lr=0.1)), r"`data` is a Population"),
 }
 
