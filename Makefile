@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv reproduce test lint format types contracts pytest docs evidence wheel clean
+.PHONY: help venv reproduce test lint format types contracts pytest docs evidence benchmarks track wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -26,6 +26,8 @@ help:  ## this list
 	@echo 'make test                all that guards the project: ruff, mypy, import contracts, pytest with doctests'
 	@echo 'make docs                the documentation, warnings are errors, into docs/_build/html/'
 	@echo 'make evidence NAME=...   a long, resumable run from evidence/, results kept as small netCDF'
+	@echo 'make benchmarks          the library against its peers, into benchmarks/results.json; ARGS="--only escape" some'
+	@echo 'make track               the library against plain numpy, as ratios to be compared with those kept'
 	@echo 'make wheel               dist/*.whl, installed aside and imported'
 	@echo 'make format              ruff, writing'
 	@echo 'make lint | types | contracts | pytest     one part of make test; ARGS="-k rates" goes to pytest'
@@ -61,6 +63,7 @@ $(BIN)/python:
 EXTRAS-run  := data
 EXTRAS-test := data,distributed,test
 EXTRAS-docs := data,docs
+EXTRAS-bench := data,bench
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python -c "$$CHECK_PYTHON" || { echo 'or make $(VENV) anew: rm -rf $(VENV)' >&2; exit 1; }
@@ -89,12 +92,22 @@ contracts: $(VENV)/.installed-test
 	@$(BIN)/lint-imports --no-logo
 
 pytest: $(VENV)/.installed-test
-	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(ARGS)
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 evidence: $(VENV)/.installed-run
 	@test -f 'evidence/$(NAME).py' || { \
 		echo 'make evidence NAME=...: `$(NAME)` is none of: '$(patsubst evidence/%.py,%,$(wildcard evidence/*.py)) >&2; exit 1; }
 	@$(BIN)/python 'evidence/$(NAME).py' --out 'evidence/$(NAME)' $(ARGS)
+
+benchmarks: $(VENV)/.installed-bench
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+# Ratios of one run; `cp $(OUT)/tracked.json benchmarks/` keeps new ones.
+track: $(VENV)/.installed-test
+	@mkdir -p '$(OUT)'
+	@$(ONE_THREAD) $(BIN)/python -m pytest -q tests/test_against_numpy.py --benchmark-enable --benchmark-min-rounds=40 \
+		--benchmark-max-time=2 --benchmark-json='$(OUT)/times.json' $(ARGS) >/dev/null
+	@$(BIN)/python -m benchmarks.tracked '$(OUT)/times.json' --keep '$(OUT)/tracked.json' --against benchmarks/tracked.json
 
 # ------------------------------------------------------------------ products
 

@@ -10,6 +10,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -26,6 +27,9 @@ pytest_plugins = ["pytester"]  # for tests of the guards below
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Files with slow tests first: a worker that gets one last would leave the other waiting.
+    slow = Counter(item.path for item in items if "slow" in item.keywords)
+    items.sort(key=lambda item: -slow[item.path])
     if torch.cuda.is_available():
         return
     no_device = pytest.mark.skip(reason="needs a CUDA device")

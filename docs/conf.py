@@ -7,6 +7,7 @@ import pkgutil
 import re
 import shutil
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -15,7 +16,12 @@ from sphinx.config import Config
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+sys.path.insert(0, str(HERE))  # for the hooks below, in the gallery's processes too
+
+import executed  # noqa: E402
+
 os.environ.setdefault("MPLBACKEND", "Agg")
+BEGAN = time.time()
 
 # sympy's docstrings have sections of their own; where numpydoc meets one it is not ours to mend.
 warnings.filterwarnings("ignore", message="Unknown section", category=UserWarning)
@@ -69,7 +75,11 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
     "show_signature": False,
     "parallel": True,  # as many at a time as Sphinx has jobs
-    "reset_modules": (),  # the style of figures is nobody's to change here
+    # Warnings are errors; what `main` returns is kept for the tests.
+    "reset_modules": ("executed.strictly",),  # the style of figures is nobody's to change here
+    "reset_modules_order": "both",
+    "reset_argv": "executed.with_figure",
+    "image_scrapers": ("matplotlib", "executed.numbers"),
 }
 
 bibtex_bibfiles = ["references.bib"]
@@ -81,7 +91,7 @@ def copy_chapters() -> None:
     target = HERE / "theory"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    for chapter in sorted((ROOT / "theory").glob("[0-9]*.md")):
+    for chapter in executed.chapters():
         shutil.copy2(chapter, target)  # with its time: an unchanged chapter is not run again
 
 
@@ -179,6 +189,8 @@ def write_commands() -> str:
 
 def prepare(app: Sphinx, config: Config) -> None:
     sys.path.insert(0, str(ROOT))
+    executed.strict_kernels(HERE / "_build" / "ipython")
+    _marks.update({chapter: executed.fingerprint(chapter) for chapter in executed.chapters()})
     copy_chapters()
     write_pages()
     generated = HERE / "_generated"
@@ -187,5 +199,19 @@ def prepare(app: Sphinx, config: Config) -> None:
         (generated / file).write_text(text, encoding="utf-8")
 
 
+_marks: dict[Path, str] = {}
+
+
+def keep_record(app: Sphinx, exception: Exception | None) -> None:
+    """Tell the tests which chapters this build has run from top to bottom."""
+    if exception is not None:
+        return
+    for chapter, mark in _marks.items():
+        run = app.env.nb_metadata.get(f"theory/{chapter.stem}", {}).get("exec_data")
+        if run and run["succeeded"] and run["mtime"] >= BEGAN:
+            executed.write(chapter, mark, {"seconds": run["runtime"]})
+
+
 def setup(app: Sphinx) -> None:
     app.connect("config-inited", prepare)
+    app.connect("build-finished", keep_record)

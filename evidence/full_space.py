@@ -2,20 +2,27 @@
 
 Run with ``make evidence NAME=full_space``. Every cell is one splitting run at one barrier and one step; finished cells
 are kept, so the same command resumes, and the small ``evidence/full_space/table.nc`` is committed. ARGS="--precision
-0.5" asks for half the standard error (four times the work), ARGS="--only matrix-2" for some of the cases.
+0.5" asks for half the standard error (four times the work), ARGS="--only matrix-2" for some of the cases; the others
+then stay in the table as they are, and ``--only`` alone makes its predictions anew.
 
 Simulated mean time over the prediction 1/k of Eyring-Kramers with orbits, which holds the step's first order. The ratio
 differs from 1 by a power series in T/ΔF and by the rest of the step: one fit of 1, T/ΔF, (T/ΔF)² and step² to two steps
 at five barriers says where it goes. It has to go to 1. The two sides share the energy and nothing else.
+
+Beside it stands the radial free energy's rate, which needs no extrapolation at these barriers and from rank 1 on, or
+with inputs and outputs at once, is an approximation: how far it may be believed is read off here as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import pathlib
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,10 +31,13 @@ from rich.progress import Progress
 
 import kramers_grok as kg
 from kramers_grok.analysis.least_squares import linear_fit
+from kramers_grok.core.barrier import OrbitBarrier
 from kramers_grok.core.schema import describe
 from kramers_grok.studies.cells import Cell, execute, one_thread
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.store import Store, read_netcdf, write_netcdf
 from kramers_grok.theory.gradient_noise import GaussianResidualVariance
+from kramers_grok.theory.radial import RadialFreeEnergy
+from kramers_grok.theory.radial_minibatch import radial_minibatch_log_factor
 
 LAMBDA = 0.25
 LABEL_NOISE = 0.1
@@ -38,6 +48,7 @@ LOW, HIGH = (10.0, 13.0, 18.0, 26.0, 40.0), (20.0, 26.0, 36.0, 52.0, 80.0)
 # Standard errors that give the intercept the least error for its cost: most of it stands at the highest barrier.
 ERRORS = (0.0145, 0.012, 0.018, 0.0215, 0.018)
 REPEATS = 16
+MEASURED = ("mean_exit_time", "standard_error", "lower", "upper", "replica_steps")
 
 
 @dataclass(frozen=True)
@@ -77,26 +88,57 @@ CASES = {
 }
 
 
+def batch_size(ratio: float, step: float) -> int:
+    """Samples in a minibatch."""
+    return round(BATCH * step * ratio)
+
+
+@cache
+def barrier_of(case: Case) -> OrbitBarrier:
+    """Barrier of a case: spectra and orbits are the same at every temperature."""
+    return case.network.theory.barrier(case.rank)
+
+
+def minibatch(case: Case, ratio: float, step: float) -> kg.MinibatchNoise:
+    """Noise of the data."""
+    noise = GaussianResidualVariance(1.0, 1.0, LABEL_NOISE)
+    return kg.MinibatchNoise(lr_over_batch=step / batch_size(ratio, step), residual_variance=noise)
+
+
+def eyring_kramers(case: Case, ratio: float, step: float) -> float:
+    """Predicted mean time, orbits and all; step and minibatches to first order."""
+    temperature = barrier_of(case).height / ratio
+    rate = kg.eyring_kramers_rate(barrier_of(case), temperature, step=step, warn=False)
+    if not case.minibatches:
+        return rate.mean_time
+    noise = minibatch(case, ratio, step)
+    return rate.mean_time * math.exp(-kg.minibatch_log_factor(case.network.mode(case.rank), temperature, noise))
+
+
+def radial(case: Case, ratio: float, step: float) -> float:
+    """Predicted mean time by the radial free energy; the same first orders."""
+    theory, temperature = case.network.theory, barrier_of(case).height / ratio
+    walk, flow = (kg.eyring_kramers_rate(barrier_of(case), temperature, step=h, warn=False).value for h in (step, 0.0))
+    time = kg.radial_rate(theory, temperature, case.rank, warn=False).mean_time * flow / walk
+    if not case.minibatches:
+        return time
+    noise = minibatch(case, ratio, step)
+    return time * math.exp(-radial_minibatch_log_factor(RadialFreeEnergy(theory, temperature), noise))
+
+
 def run(config: Mapping[str, Any], *, seed: int) -> xr.Dataset:
-    """Measure one case at one barrier and one step, beside its prediction."""
+    """Measure one case at one barrier and one step."""
     case, ratio, step = CASES[config["case"]], config["ratio"], config["step"]
-    network = case.network
-    barrier = network.theory.barrier(case.rank)
+    network, barrier = case.network, barrier_of(case)
     temperature = barrier.height / ratio
     process: kg.Langevin | kg.SGD
-    gain = 0.0
     if not case.minibatches:
         process = kg.Langevin(network, temperature=temperature, dt=step)
     else:
         noise = kg.per_sample(temperature=temperature)
         data = kg.teacher(label_noise=LABEL_NOISE)
-        batch_size = round(BATCH * step * ratio)
-        process = kg.SGD(network, data, lr=step, batch_size=batch_size, noise=noise)
-        residual = GaussianResidualVariance(1.0, 1.0, LABEL_NOISE)
-        minibatch = kg.MinibatchNoise(lr_over_batch=step / batch_size, residual_variance=residual)
-        gain = kg.minibatch_log_factor(network.mode(case.rank), temperature, minibatch)
-    rate = kg.eyring_kramers_rate(barrier, temperature, step=step, warn=False)
-    result = kg.splitting(
+        process = kg.SGD(network, data, lr=step, batch_size=batch_size(ratio, step), noise=noise)
+    return kg.splitting(
         process,
         target=kg.beyond(barrier),
         start=network.embed(barrier.minimum),
@@ -105,8 +147,6 @@ def run(config: Mapping[str, Any], *, seed: int) -> xr.Dataset:
         score=kg.ResidualFeature.of(network, case.rank) if case.rank else None,
         seed=seed,
     )
-    result["predicted_mean"] = ((), rate.mean_time * np.exp(-gain), {"units": "time", "long_name": "1/k"})
-    return result
 
 
 def replicas(ratio: float, error: float) -> int:
@@ -129,14 +169,34 @@ def cells_of(name: str, precision: float) -> list[Cell]:
 def gather(cells: list[Cell], runs: list[xr.Dataset]) -> xr.Dataset:
     """One row for each cell."""
     columns: dict[str, Any] = {
-        name: ("run", [float(r[name]) for r in runs], dict(runs[0][name].attrs))
-        for name in ("mean_exit_time", "standard_error", "lower", "upper", "predicted_mean", "replica_steps")
+        name: ("run", [float(r[name]) for r in runs], dict(runs[0][name].attrs)) for name in MEASURED
     }
     ratio = [c.config["ratio"] for c in cells]
     columns["barrier_over_temperature"] = ("run", ratio, describe("barrier_over_temperature"))
     columns["step"] = ("run", [c.config["step"] for c in cells], {"units": "time", "long_name": "time step"})
     columns["case"] = ("run", [c.config["case"] for c in cells], {"long_name": "network"})
     return xr.Dataset(columns, attrs={"weight_decay": LAMBDA})
+
+
+def predict(rows: xr.Dataset) -> xr.Dataset:
+    """Both predictions beside every row, always anew: runs outlive a better formula."""
+    keys = list(zip(rows.case.values, rows.barrier_over_temperature.values, rows.step.values, strict=True))
+    columns = {
+        name: ("run", [formula(CASES[c], float(x), float(h)) for c, x, h in keys], {"units": "time", "long_name": text})
+        for name, formula, text in (
+            ("predicted_mean", eyring_kramers, "mean exit time by Eyring-Kramers with orbits"),
+            ("radial_mean", radial, "mean exit time by the radial free energy"),
+        )
+    }
+    return rows.assign(columns)
+
+
+def kept(path: pathlib.Path, names: set[str]) -> list[xr.Dataset]:
+    """Rows of an earlier table, of the cases that are not computed now."""
+    if not path.exists():
+        return []
+    rows = read_netcdf(path)["runs"].to_dataset()
+    return [rows[[*MEASURED, "barrier_over_temperature", "step", "case"]].isel(run=~rows.case.isin(list(names)))]
 
 
 def extrapolate(rows: xr.Dataset) -> xr.Dataset:
@@ -179,12 +239,19 @@ def main() -> None:
     with Progress() as bar, ProcessPoolExecutor(args.workers, initializer=one_thread) as pool:
         task = bar.add_task("cells", total=len(cells))
         execute(store, cells, seed=0, executor=pool, finished=lambda _: bar.advance(task))
-    # Whatever was asked for now, the table holds every case that is complete.
-    cases = [cells_of(name, args.precision) for name in CASES]
-    done = [c for cells in cases if all(store.has(c.name, c.config) for c in cells) for c in cells]
-    rows = gather(done, execute(store, done, seed=0))
+    # Whatever was asked for now, the table holds every case that is complete, here or in the table that was there.
+    path = pathlib.Path(args.out) / "table.nc"
+    complete = {name: cells_of(name, args.precision) for name in CASES}
+    complete = {name: c for name, c in complete.items() if all(store.has(x.name, x.config) for x in c)}
+    done = [cell for cells in complete.values() for cell in cells]
+    parts = kept(path, set(complete))
+    if done:
+        parts.append(gather(done, execute(store, done, seed=0)))
+    rows = xr.concat(parts, dim="run", combine_attrs="override")
+    order = np.argsort([list(CASES).index(name) for name in rows.case.values], kind="stable")
+    rows = predict(rows.isel(run=order))
     table = extrapolate(rows)
-    write_netcdf(xr.DataTree.from_dict({"/runs": rows, "/cases": table}), f"{args.out}/table.nc")
+    write_netcdf(xr.DataTree.from_dict({"/runs": rows, "/cases": table}), path)
     for name in table.case.values:
         row = table.sel(case=name)
         points = zip(row.x.values, row.ratio.values, row.ratio_error.values, strict=True)

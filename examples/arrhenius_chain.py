@@ -82,4 +82,4 @@ def main(out: Path | None = None) -> dict[str, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="where to put the figure")
-    main(parser.parse_args().out)
+    numbers = main(parser.parse_args().out)

@@ -91,4 +91,4 @@ def main(out: Path | None = None) -> dict[str, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
-    main(parser.parse_args().out)
+    numbers = main(parser.parse_args().out)

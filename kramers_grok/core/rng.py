@@ -10,6 +10,10 @@ Number j of a step lies in lane j mod 4 of block j div 4. **Packing**: with n = 
 lane = (step mod (4/n))·n + j. For n ≥ 3 the step word is the step. :func:`locate` is that rule, and everything here
 and in :mod:`kramers_grok.dynamics.torch_noise` follows it.
 
+**Single precision.** Normals in float32 are made from the same words, at the same places, by arithmetic in single
+precision (:func:`kramers_grok.core.compiled.box_muller_single`): each is the number of double precision to a relative
+5e-7, in the tails and near 0 too, and costs a third. Uniforms and chi-square numbers are made in double precision.
+
 Chi-square numbers and indices (integers, subsets, permutations) use ranges of blocks of their own and are not packed,
 so at one step a purpose may have normals, one kind of indices and chi-square numbers. Words, uniforms and normals are
 one another's raw material: draw only one of the three, and always the same n, under one purpose.
@@ -39,6 +43,7 @@ from kramers_grok.core.rng_blocks import (
     fill_normal_quads,
     fill_normal_table,
     fill_normals,
+    fill_single_quads,
     fill_uniforms,
     fill_word_quads,
     fill_words,
@@ -65,6 +70,7 @@ __all__ = [
     "fill_normal_quads",
     "fill_normal_table",
     "fill_normals",
+    "fill_single_quads",
     "fill_uniforms",
     "fill_word_quads",
     "fill_words",

@@ -2,6 +2,9 @@
 
 Which number lies where is told in :mod:`kramers_grok.core.rng`. Nothing here checks its arguments. The ``fill``
 functions work on blocks of replicas, a vector instruction at a time; the ``draw`` functions work on one replica.
+
+Normals come in two precisions, of the same words: :func:`fill_normal_quads` and :func:`fill_single_quads`. Functions
+that fill an array with normals take the one that its dtype asks for.
 """
 
 from __future__ import annotations
@@ -10,9 +13,11 @@ import math
 from typing import Any
 
 import numpy as np
+from numba.core import types
+from numba.extending import overload
 from numpy.typing import NDArray
 
-from kramers_grok.core.compiled import box_muller, inline_njit, log, njit
+from kramers_grok.core.compiled import box_muller, box_muller_single, inline_njit, log, njit, wide_vectors
 from kramers_grok.core.threefry import threefry4x32_13
 
 __all__ = [
@@ -27,6 +32,7 @@ __all__ = [
     "fill_normal_quads",
     "fill_normal_table",
     "fill_normals",
+    "fill_single_quads",
     "fill_uniforms",
     "fill_word_quads",
     "fill_words",
@@ -39,6 +45,7 @@ __all__ = [
 
 Words = NDArray[np.uint32]
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 FIRST_INDEX_BLOCK = 1 << 30
@@ -83,6 +90,7 @@ def _word_rows(
     out0: Words, out1: Words, out2: Words, out3: Words,
     seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step_word: Any, block: Any,
 ) -> None:  # fmt: skip
+    wide_vectors()
     for i in range(streams.shape[0]):
         words = threefry4x32_13(purpose, streams[i], step_word, block, seed_lo, seed_hi)
         out0[i], out1[i], out2[i], out3[i] = words
@@ -90,9 +98,23 @@ def _word_rows(
 
 @njit
 def _normal_rows(out0: Floats, out1: Floats, words0: Words, words1: Words) -> None:
+    wide_vectors()
     # A function of its own over plain rows: written inside its caller, this loop is not vectorised.
     for i in range(out0.shape[0]):
         out0[i], out1[i] = box_muller(words0[i], words1[i])
+
+
+@njit
+def _single_rows(
+    out0: Singles, out1: Singles, out2: Singles, out3: Singles,
+    seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step_word: Any, block: Any,
+) -> None:  # fmt: skip
+    wide_vectors()
+    # One loop: numbers as wide as their words stay in registers between the two.
+    for i in range(streams.shape[0]):
+        words = threefry4x32_13(purpose, streams[i], step_word, block, seed_lo, seed_hi)
+        out0[i], out1[i] = box_muller_single(words[0], words[1])
+        out2[i], out3[i] = box_muller_single(words[2], words[3])
 
 
 @njit
@@ -108,6 +130,7 @@ def fill_word_quads(
     step_word, block : int
         Third and fourth word of the counter; see :func:`locate`.
     """
+    wide_vectors()
     _word_rows(out[0], out[1], out[2], out[3], seed_lo, seed_hi, purpose, streams, step_word, block)
 
 
@@ -124,6 +147,7 @@ def fill_normal_quads(
     step_word, block : int
         Third and fourth word of the counter; see :func:`locate`.
     """
+    wide_vectors()
     n = streams.shape[0]
     words = np.empty((4, min(n, _CHUNK)), np.uint32)
     # Two loops and not one: 32-bit lanes in the first, half as many 64-bit lanes in the second.
@@ -134,6 +158,39 @@ def fill_normal_quads(
         )
         _normal_rows(out[0, begin:end], out[1, begin:end], words[0], words[1])
         _normal_rows(out[2, begin:end], out[3, begin:end], words[2], words[3])
+
+
+@njit
+def fill_single_quads(
+    out: Singles, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step_word: Any, block: Any
+) -> None:
+    """Write the numbers of :func:`fill_normal_quads` in single precision: the same to 1e-6, sooner.
+
+    Parameters
+    ----------
+    out : ndarray of float32, shape (4, replica)
+        Whole rows: in a part of wider rows numbers are made one by one, ten times more slowly.
+    streams : ndarray of uint32, shape (replica,)
+    step_word, block : int
+        Third and fourth word of the counter; see :func:`locate`.
+    """
+    wide_vectors()
+    _single_rows(out[0], out[1], out[2], out[3], seed_lo, seed_hi, purpose, streams, step_word, block)
+
+
+def _fill_quads(*arguments: Any) -> None:
+    """Call `fill_normal_quads` or `fill_single_quads`, as the dtype of the array asks."""
+    raise NotImplementedError  # for compiled code
+
+
+@overload(_fill_quads)  # type: ignore[untyped-decorator]
+def _compile_fill_quads(*arguments: Any) -> Any:
+    fill = fill_single_quads if arguments[0].dtype == types.float32 else fill_normal_quads
+
+    def call(*arguments: Any) -> None:
+        fill(*arguments)
+
+    return call
 
 
 @njit
@@ -150,7 +207,7 @@ def new_cache(n: int, replicas: int) -> Floats:
 
 @njit
 def refresh_normals(
-    cache: Floats, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step: int, n: int, fresh: bool
+    cache: Floats | Singles, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step: int, n: int, fresh: bool
 ) -> int:
     """Make the n normals of a step available and return the row where they begin.
 
@@ -159,8 +216,8 @@ def refresh_normals(
 
     Parameters
     ----------
-    cache : ndarray of float64
-        From ``new_cache(n, replicas)``; keep it from step to step.
+    cache : ndarray of float64 or float32
+        From ``new_cache(n, replicas)``, or of its shape; keep it from step to step. Its dtype is the precision.
     streams : ndarray of uint32, shape (replica,)
     fresh : bool
         True at the first call and whenever streams have moved in the batch, so that the cache holds others' numbers.
@@ -169,7 +226,7 @@ def refresh_normals(
     if fresh or lane == 0:
         for block in range((n + 3) // 4):
             rows = cache[4 * block : 4 * block + 4]
-            fill_normal_quads(rows, seed_lo, seed_hi, purpose, streams, step_word, block)
+            _fill_quads(rows, seed_lo, seed_hi, purpose, streams, step_word, block)
     return lane
 
 
@@ -209,13 +266,13 @@ def fill_uniforms(out: Floats, seed_lo: Any, seed_hi: Any, purpose: Any, streams
 
 
 @njit
-def fill_normals(out: Floats, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step: int) -> None:
-    """Write normal j of replica i at a step into ``out[j, i]``; shape (n, replica), float64.
+def fill_normals(out: Floats | Singles, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step: int) -> None:
+    """Write normal j of replica i at a step into ``out[j, i]``; shape (n, replica), float64 or float32.
 
     In a loop over steps :func:`refresh_normals` is faster: for n ≤ 2 it draws no number twice, and it never copies.
     """
     n, replicas = out.shape
-    cache = new_cache(n, replicas)
+    cache = np.empty((4 * ((n + 3) // 4), replicas), out.dtype)
     row = refresh_normals(cache, seed_lo, seed_hi, purpose, streams, step, n, True)
     for j in range(n):
         for i in range(replicas):
@@ -223,14 +280,16 @@ def fill_normals(out: Floats, seed_lo: Any, seed_hi: Any, purpose: Any, streams:
 
 
 @njit
-def fill_normal_table(out: Floats, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step: int) -> None:
-    """Write normal j of replica i at a step into ``out[i, j]``; shape (replica, n), float64."""
+def fill_normal_table(
+    out: Floats | Singles, seed_lo: Any, seed_hi: Any, purpose: Any, streams: Words, step: int
+) -> None:
+    """Write normal j of replica i at a step into ``out[i, j]``; shape (replica, n), float64 or float32."""
     replicas, n = out.shape
-    cache = new_cache(n, min(replicas, _CHUNK))
+    cache = np.empty((4 * ((n + 3) // 4), min(replicas, _CHUNK)), out.dtype)
     for begin in range(0, replicas, _CHUNK):  # transposed while still in the first-level cache
         lanes = streams[begin : begin + _CHUNK]
         if lanes.size < cache.shape[1]:
-            cache = new_cache(n, lanes.size)
+            cache = np.empty((cache.shape[0], lanes.size), out.dtype)
         row = refresh_normals(cache, seed_lo, seed_hi, purpose, lanes, step, n, True)
         for i in range(lanes.size):
             for j in range(n):

@@ -189,7 +189,7 @@ def exit_dataset(
     extra = {name: _variable(name, value) for name, value in (extra_vars or {}).items()}
     ds = xr.Dataset(
         {
-            "exit_time": ("replica", np.array(exit_time, dtype=np.float64), describe("exit_time")),
+            "exit_time": ("replica", np.asarray(exit_time, dtype=np.float64), describe("exit_time")),
             "escaped": ("replica", np.array(escaped), describe("escaped")),
             **extra,
         },
@@ -225,7 +225,7 @@ def _check_times(times: NDArray[np.float64], escaped: NDArray[np.bool_], horizon
             f"`exit_time` has {(times < 0).sum()} negative value(s): times count from the start.\n"
             "Subtract the start: `exit_time - start_time`."
         )
-    wrong = np.flatnonzero(~escaped & ~np.isclose(times, horizon, rtol=1e-9, atol=0.0))
+    wrong = np.flatnonzero(~escaped & (np.abs(times - horizon) > 1e-9 * horizon))
     if wrong.size:
         raise InvalidParameterError(
             f"{wrong.size} censored replica(s) have an exit time other than horizon={horizon:g}, the "
@@ -303,7 +303,8 @@ def _checked(ds: xr.Dataset) -> xr.Dataset:
     times = np.asarray(ds["exit_time"].values, dtype=np.float64)
     escaped = _boolean(ds["escaped"].values)
     _check_times(times, escaped, horizon)
-    cleaned = np.where(escaped, np.minimum(times, horizon), horizon)
+    cleaned = np.minimum(times, horizon)
+    cleaned[~escaped] = horizon
     out = ds.assign(
         exit_time=("replica", cleaned, describe("exit_time") | ds["exit_time"].attrs),
         escaped=("replica", escaped, describe("escaped") | ds["escaped"].attrs),

@@ -18,26 +18,25 @@ from kramers_grok.core.noise import ActivationNoise
 from kramers_grok.core.rng import Purpose
 from kramers_grok.dynamics import torch_noise
 from kramers_grok.dynamics.batching import Batches, Data
-from kramers_grok.dynamics.sampling import (
-    BatchSource,
-    ByMoments,
-    BySamples,
-    FiniteSource,
-    SampledSource,
-    Sampler,
-    check_finite,
-)
+from kramers_grok.dynamics.by_samples import SampleBatches, SampleGradient, Samples, samples_only
+from kramers_grok.dynamics.sampling import BatchSource, FiniteSource, SampledSource, Sampler
 from kramers_grok.dynamics.update import BatchGradient
-from kramers_grok.models.base import BatchModel
+from kramers_grok.models.base import BatchModel, SampleModel
 from kramers_grok.models.chain import ChainModel
-from kramers_grok.models.data import OnlineTeacher, Population
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.models.layers import layers_of
 
-__all__ = ["NoisyActivations", "NoisyBatches", "NoisySamples", "batches_and_gradient", "hidden_widths", "noisy_sampler"]
+__all__ = [
+    "NoisyActivations",
+    "NoisyBatches",
+    "NoisySamples",
+    "batches_and_gradient",
+    "hidden_widths",
+    "sampler_for",
+]
 
 
-def hidden_widths(model: BatchModel) -> tuple[int, ...]:
+def hidden_widths(model: BatchModel | SampleModel) -> tuple[int, ...]:
     """Widths h_1 … h_{D−1} of the hidden layers.
 
     Raises
@@ -55,29 +54,25 @@ def hidden_widths(model: BatchModel) -> tuple[int, ...]:
     )
 
 
-def noisy_sampler(data: Data, sampler: Sampler | None) -> Sampler | None:
-    """Return the sampler that hands out samples; None where the usual one does.
+def sampler_for(
+    model: BatchModel | SampleModel, data: Data, sampler: Sampler | None, noise: ActivationNoise | None
+) -> Sampler | None:
+    """Return the sampler of a model's batches; None where the usual one of its data does.
 
     Raises
     ------
     InvalidParameterError
-        For population data and batches drawn as moments, which have no samples.
+        For population data and batches drawn as moments where samples are needed.
     """
-    if isinstance(data, Population):
-        raise InvalidParameterError(
-            "`activation_noise` is given with `population()`, expected data with samples: each sample's activations "
-            "have noise of their own, and the population's gradient has no samples.\n"
-            "Use `teacher(label_noise=0.0)` with `batch_size=8`, or `finite(x, y)`."
-        )
-    if isinstance(sampler, ByMoments):
-        raise InvalidParameterError(
-            "`sampler` = ByMoments() is given with `activation_noise`, expected samples: each has noise of its own, "
-            "which second moments cannot hold.\nUse `sampler=BySamples()`, or leave `sampler` out."
-        )
-    return BySamples() if isinstance(data, OnlineTeacher) else sampler
+    if noise is not None:
+        return samples_only(data, sampler, "`activation_noise`", "each sample's activations have noise of their own")
+    if isinstance(model, SampleModel):
+        what = f"A nonlinear model ({type(model).__name__})"
+        return samples_only(data, sampler, what, "each sample passes through the activation functions by itself")
+    return sampler
 
 
-class NoisySamples:
+class NoisySamples(Samples):
     """Batches as samples, with the noise of their activations.
 
     Parameters
@@ -90,11 +85,8 @@ class NoisySamples:
     """
 
     def __init__(self, source: SampledSource | FiniteSource, n_hidden: int, std: float) -> None:
-        self.source, self.n_hidden, self.std = source, n_hidden, std
-
-    def buffers(self, n_replicas: int) -> dict[str, Tensor]:
-        """What the samples' source remembers."""
-        return self.source.buffers(n_replicas)
+        super().__init__(source)
+        self.n_hidden, self.std = n_hidden, std
 
     def moments(
         self, seed: int, streams: Tensor, step: int, buffers: Mapping[str, Tensor]
@@ -111,7 +103,7 @@ class NoisySamples:
         return x, torch.cat([y, noise], dim=2), buffers
 
 
-class NoisyBatches(Batches):
+class NoisyBatches(SampleBatches):
     """`Batches` as samples with noisy activations.
 
     Raises
@@ -127,14 +119,7 @@ class NoisyBatches(Batches):
         super().__init__(model, data, size, sampler, like)
 
     def _source(self, size: int) -> BatchSource:
-        source: SampledSource | FiniteSource
-        if isinstance(self.data, OnlineTeacher):
-            source = SampledSource(self.model, self.data.label_noise, size, self.like)
-        else:
-            assert not isinstance(self.data, Population)
-            check_finite(self.model, self.data, size)
-            source = FiniteSource(self.data, size, self.sampler, self.like)
-        return NoisySamples(source, self.n_hidden, self.noise.std)
+        return NoisySamples(self._samples(size), self.n_hidden, self.noise.std)
 
 
 class NoisyActivations:
@@ -178,9 +163,18 @@ class NoisyActivations:
 
 
 def batches_and_gradient(
-    model: BatchModel, data: Data, size: int, sampler: Sampler, like: Tensor, noise: ActivationNoise | None
+    model: BatchModel | SampleModel,
+    data: Data,
+    size: int,
+    sampler: Sampler,
+    like: Tensor,
+    noise: ActivationNoise | None,
 ) -> tuple[Batches, BatchGradient]:
     """Return where batches come from, and what takes their gradient."""
-    if noise is None:
-        return Batches(model, data, size, sampler, like), model
-    return NoisyBatches(model, data, size, sampler, like, noise), NoisyActivations(model)
+    if noise is not None:
+        hidden_widths(model)  # raises where activations are not known
+        assert isinstance(model, BatchModel)
+        return NoisyBatches(model, data, size, sampler, like, noise), NoisyActivations(model)
+    if isinstance(model, SampleModel):
+        return SampleBatches(model, data, size, sampler, like), SampleGradient(model)
+    return Batches(model, data, size, sampler, like), model

@@ -21,7 +21,7 @@ from kramers_grok.dynamics.sampling import (
     WithReplacement,
     batch_source,
 )
-from kramers_grok.models.base import BatchModel
+from kramers_grok.models.base import BatchModel, SampleModel
 from kramers_grok.models.data import FiniteData, OnlineTeacher, Population
 
 __all__ = ["Batches", "Data", "batching"]
@@ -90,7 +90,7 @@ class Batches:
         If the data do not fit the model, or are fewer than a batch.
     """
 
-    def __init__(self, model: BatchModel, data: Data, size: int, sampler: Sampler, like: Tensor) -> None:
+    def __init__(self, model: BatchModel | SampleModel, data: Data, size: int, sampler: Sampler, like: Tensor) -> None:
         self.model, self.data, self.sampler, self.like = model, data, sampler, like
         self.first = size
         self._sources: dict[int, BatchSource] = {}
@@ -105,4 +105,5 @@ class Batches:
         return self._sources[size]
 
     def _source(self, size: int) -> BatchSource:
+        assert isinstance(self.model, BatchModel)  # the others' batches are samples
         return batch_source(self.model, self.data, size, self.sampler, self.like)

@@ -1,23 +1,15 @@
-"""Compiled parts that every generated kernel calls: batch moments, scores, the bridge's uniform."""
+"""Compiled parts of the loop that every generated kernel runs in: lanes of a block, scores, the bridge's uniform."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kramers_grok.core.compiled import njit
+from kramers_grok.core.compiled import inline_njit, njit
 from kramers_grok.core.rng import Purpose
-from kramers_grok.core.rng_blocks import (
-    chi_square_rows,
-    draw_indices,
-    draw_permutation,
-    draw_subset,
-    locate,
-    refresh_normals,
-)
+from kramers_grok.core.rng_blocks import locate, refresh_normals, steps_per_counter
 from kramers_grok.core.threefry import threefry4x32_13
 
 __all__ = [
@@ -26,26 +18,41 @@ __all__ = [
     "CONSTANT",
     "DISTINCT",
     "EPOCHS",
+    "LANES",
     "NONE",
     "ONLINE",
     "REPLACEMENT",
     "STRIDE",
     "bridge_uniform",
     "close_up",
+    "close_up_lanes",
     "count_near",
-    "count_out",
-    "distinct_moments",
-    "epoch_moments",
+    "draw_normals",
+    "draws",
+    "enter",
+    "fill",
     "gather",
+    "gather_numbers",
+    "gather_parameters",
     "kept_lanes",
-    "online_moments",
+    "leave",
+    "mark_lanes",
+    "noise_rows",
+    "numbers",
+    "pick_all",
+    "pick_flags",
     "pick_out",
     "raise_peak",
-    "replacement_moments",
-    "take",
+    "row",
+    "rows",
+    "rows_per_step",
+    "scatter",
+    "steps_together",
+    "wider",
 ]
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 Words = NDArray[np.uint32]
 Integers = NDArray[np.int64]
 
@@ -55,25 +62,17 @@ BLOCK = 1024
 
 # From one row to the next, known to the compiler: it proves that rows do not overlap and makes vector instructions
 # without a check. One cache line more than a block: rows a power of two apart would fight for the same cache sets.
-STRIDE = BLOCK + 8
+STRIDE = BLOCK + 16
+
+# Lanes are filled up to whole vectors: of the widest, and of the narrowest numbers.
+LANES = 16
 
 # A path crosses between two steps with probability exp(−d₀d₁/(T dt)); below e^-23 no 32-bit uniform is that small.
 BRIDGE_REACH = 23.0
 
 NONE, CONSTANT, ONLINE, REPLACEMENT, DISTINCT, EPOCHS = range(6)
 
-_DATA, _LABEL, _SHUFFLE, _BRIDGE, _MINIBATCH = (
-    np.uint32(p) for p in (Purpose.DATA, Purpose.LABEL, Purpose.SHUFFLE, Purpose.BRIDGE, Purpose.MINIBATCH)
-)
-
-
-@njit
-def count_out(score: Floats, threshold: float, floor: float) -> int:
-    """Count replicas whose score has reached the threshold or is back at the floor (not a number: no floor)."""
-    count = 0
-    for i in range(score.shape[0]):
-        count += (score[i] >= threshold) | (score[i] <= floor)
-    return count
+_BRIDGE = np.uint32(Purpose.BRIDGE)
 
 
 @njit
@@ -110,15 +109,6 @@ def kept_lanes(where: Integers) -> Integers:
 
 
 @njit
-def take(values: Any, kept: Integers) -> Any:
-    """Return the lanes `kept` of a row."""
-    taken = np.empty(kept.shape[0], values.dtype)
-    for i in range(kept.shape[0]):
-        taken[i] = values[kept[i]]
-    return taken
-
-
-@njit
 def close_up(rows: Floats, kept: Integers) -> None:
     """Move the lanes `kept`, which are in order, to the front of every row."""
     for j in range(rows.shape[0]):
@@ -127,11 +117,204 @@ def close_up(rows: Floats, kept: Integers) -> None:
 
 
 @njit
-def gather(rows: Floats, theta: Floats, begin: int, end: int) -> None:
-    """Write the replicas begin … end of `theta` (replica, parameter) to the lanes of `rows`."""
+def _padded(count: int) -> int:
+    return (count + LANES - 1) // LANES * LANES
+
+
+@njit
+def _pad(x: Floats, where: Integers, lanes: Words, first: int) -> None:
+    """Make lanes from `first` on hold nobody: not-a-number never compares."""
+    for i in range(first, where.shape[0]):
+        where[i] = -1
+        lanes[i] = 0
+        for j in range(x.shape[0]):
+            x[j, i] = np.nan
+
+
+@njit
+def enter(x: Floats, theta: Floats, streams: Words, begin: int, count: int) -> tuple[Integers, Words]:
+    """Write replicas of `theta` (replica, parameter) to the lanes of `x`, whose last row is the peak score.
+
+    Returns
+    -------
+    where : ndarray of int64
+        Number of the replica in each lane, −1 for none; as many as fill whole vectors.
+    lanes : ndarray of uint32
+        Its stream.
+    """
+    where, lanes = np.empty(_padded(count), np.int64), np.empty(_padded(count), np.uint32)
+    for i in range(count):
+        where[i] = begin + i
+        lanes[i] = streams[begin + i]
+        x[x.shape[0] - 1, i] = -np.inf
+    gather_parameters(x, theta, begin, count)
+    _pad(x, where, lanes, count)
+    return where, lanes
+
+
+@njit
+def gather_parameters(rows: Floats, table: Floats, begin: int, count: int) -> None:
+    """Write `count` replicas of a table (replica, parameter) to the lanes of rows."""
+    for j in range(table.shape[1]):
+        for i in range(count):
+            rows[j, i] = table[begin + i, j]
+
+
+@njit
+def close_up_lanes(x: Floats, mark: Floats, where: Integers, lanes: Words, kept: Integers) -> tuple[Integers, Words]:
+    """Return `where` and `lanes` of the lanes that are kept, filled up to whole vectors; `x` has closed up already."""
+    count = kept.shape[0]
+    still, streams = np.empty(_padded(count), np.int64), np.empty(_padded(count), np.uint32)
+    for i in range(count):
+        still[i], streams[i], mark[i] = where[kept[i]], lanes[kept[i]], mark[kept[i]]
+    for i in range(count, still.shape[0]):
+        mark[i] = -1.0
+    _pad(x, still, streams, count)
+    return still, streams
+
+
+@njit
+def leave(moved: Floats, best: Floats, x: Floats, where: Integers, watching: bool) -> None:
+    """Write the lanes of the replicas that are still there, and their highest scores, to their places."""
+    peak = x.shape[0] - 1
+    for i in range(where.shape[0]):
+        if where[i] >= 0:
+            best[where[i]] = x[peak, i] if watching else -np.inf
+            for j in range(peak):
+                moved[where[i], j] = x[j, i]
+
+
+@njit
+def mark_lanes(mark: Floats, where: Integers, distance: Floats, reach: float, count: int) -> None:
+    """Mark lanes that hold nobody by −1, those within reach of the border by 1, others by 0.
+
+    Two distances whose product is within reach are not both beyond the root of it.
+    """
+    for i in range(count):
+        close = (reach > 0.0) & (not ((distance[i] > 0.0) & (distance[i] * distance[i] > wider(reach))))
+        mark[i] = -1.0 if where[i] < 0 else (1.0 if close else 0.0)
+
+
+@inline_njit
+def wider(reach: float) -> float:
+    """Reach with room for rounding: whoever is outside has nothing to fear."""
+    return reach * (1.0 + 1e-9)
+
+
+@njit
+def pick_flags(chosen: Integers, flags: NDArray[np.uint8], count: int) -> int:
+    """Write the flagged lanes to `chosen` and return how many they are."""
+    found = 0
+    for i in range(count):
+        chosen[found] = i
+        found += flags[i] != 0
+    return found
+
+
+@njit
+def pick_all(chosen: Integers, count: int) -> int:
+    """Write all lanes to `chosen` and return how many they are."""
+    for i in range(count):
+        chosen[i] = i
+    return count
+
+
+@njit
+def gather(few: Any, rows: Any, chosen: Integers, size: int) -> None:
+    """Copy the chosen lanes of every row to the front of another's."""
     for j in range(rows.shape[0]):
-        for i in range(end - begin):
-            rows[j, i] = theta[begin + i, j]
+        for i in range(size):
+            few[j, i] = rows[j, chosen[i]]
+
+
+@njit
+def gather_numbers(
+    few_where: Integers, few_lanes: Words, where: Integers, lanes: Words, chosen: Integers, size: int
+) -> None:
+    """Copy who is in the chosen lanes."""
+    for i in range(size):
+        few_where[i], few_lanes[i] = where[chosen[i]], lanes[chosen[i]]
+
+
+@njit
+def scatter(
+    x: Floats, mark: Floats, where: Integers, few_x: Floats, few_mark: Floats, few_where: Integers,
+    chosen: Integers, size: int,
+) -> None:  # fmt: skip
+    """Put the chosen lanes back in their places."""
+    for i in range(size):
+        mark[chosen[i]], where[chosen[i]] = few_mark[i], few_where[i]
+    for j in range(x.shape[0]):
+        for i in range(size):
+            x[j, chosen[i]] = few_x[j, i]
+
+
+@njit
+def fill(row: Any, value: float) -> None:
+    """Set a row; assigning a slice takes numba seconds to compile."""
+    for i in range(row.shape[0]):
+        row[i] = value
+
+
+@njit
+def rows(count: int) -> Floats:
+    """Rows of a block's numbers."""
+    return np.empty((count, STRIDE))
+
+
+@njit
+def row() -> Floats:
+    """One row of a block's numbers."""
+    return np.empty(STRIDE)
+
+
+@njit
+def numbers() -> Integers:
+    """One row of integers."""
+    return np.empty(STRIDE, np.int64)
+
+
+@inline_njit
+def draws(kind: int) -> bool:
+    """Whether the batches' moments are drawn at every step."""
+    return (kind != NONE) & (kind != CONSTANT)
+
+
+@inline_njit
+def steps_together(n: int, kind: int) -> int:
+    """Steps of n normals that are taken together: those that share a counter, unless an epoch may end between them.
+
+    Examples
+    --------
+    >>> steps_together(1, ONLINE), steps_together(2, NONE), steps_together(3, NONE), steps_together(1, EPOCHS)
+    (4, 2, 1, 1)
+    """
+    return 1 if kind == EPOCHS else steps_per_counter(n)
+
+
+@inline_njit
+def rows_per_step(n: int) -> int:
+    """How many rows apart the normals of steps taken together lie: n for n ≤ 2, otherwise 4⌈n/4⌉."""
+    return n if n <= 2 else 4 * ((n + 3) // 4)
+
+
+@inline_njit
+def noise_rows(n: int) -> int:
+    """Rows that the normals of steps taken together fill."""
+    return max(4, rows_per_step(n))
+
+
+@njit
+def draw_normals(
+    z: Any, low: Any, high: Any, purpose: Any, lanes: Words, number: int, together: int, n: int, fresh: bool
+) -> int:
+    """Draw the n normals of steps taken together, `rows_per_step` apart, and return the row of the first."""
+    if n <= 2:
+        return refresh_normals(z, low, high, purpose, lanes, number, n, fresh)
+    apart = rows_per_step(n)
+    for s in range(together):
+        refresh_normals(z[s * apart : (s + 1) * apart], low, high, purpose, lanes, number + s, n, True)
+    return 0
 
 
 @njit
@@ -147,104 +330,3 @@ def bridge_uniform(low: Any, high: Any, stream: Any, step: int) -> float:
     word, lane = locate(step, 1)
     words = threefry4x32_13(_BRIDGE, stream, word, 0, low, high)
     return (np.float64(words[lane]) + 0.5) * 2.0**-32
-
-
-@njit
-def _online_row(
-    xx: Floats, yx: Floats, noise: Floats, batch_size: int, slope: float, variance: float, label_noise: float
-) -> None:
-    for i in range(xx.shape[0]):
-        xx[i] = xx[i] * (variance / batch_size)
-        yx[i] = slope * xx[i] + label_noise * math.sqrt(xx[i] / batch_size) * noise[i]
-
-
-@njit
-def _gaussian_row(
-    xx: Floats, yx: Floats, first: Floats, second: Floats, scale: float, slope: float, variance: float,
-    label_noise: float,
-) -> None:  # fmt: skip
-    for i in range(xx.shape[0]):
-        xx[i] = variance + scale * variance * math.sqrt(2.0) * first[i]
-        yx[i] = slope * xx[i] + scale * label_noise * math.sqrt(variance) * second[i]
-
-
-@njit
-def online_moments(
-    xx: Floats, yx: Floats, streams: Words, step: int, low: Any, high: Any,
-    batch_size: int, slope: float, variance: float, label_noise: float, labels: Floats, fresh: bool, scale: Floats,
-) -> None:  # fmt: skip
-    """Draw the second moments of one step's fresh samples for a block of replicas (one input, one output).
-
-    Parameters
-    ----------
-    xx, yx : ndarray, shape (replica,)
-        Written: Σ̂_xx = q χ²_B / B and Σ̂_yx = σ Σ̂_xx + s √(Σ̂_xx / B) n.
-    slope, variance, label_noise : float
-        σ, q and s of the online teacher.
-    labels : ndarray
-        Room for the labels' noise, ``new_cache(1, replicas)``, kept from step to step; `fresh` at the first.
-    scale : ndarray
-        Read at `batch_size` 0, the diffusion limit: normal moments with the variances of a batch of 1/scale[0] samples.
-    """
-    if batch_size == 0:
-        row = refresh_normals(labels, low, high, _MINIBATCH, streams, step, 2, fresh)
-        _gaussian_row(xx, yx, labels[row], labels[row + 1], math.sqrt(scale[0]), slope, variance, label_noise)
-        return
-    chi_square_rows(xx, batch_size, low, high, _DATA, streams, step, 0)
-    row = refresh_normals(labels, low, high, _LABEL, streams, step, 1, fresh)
-    _online_row(xx, yx, labels[row], batch_size, slope, variance, label_noise)
-
-
-@njit
-def _batch_means(xx: Floats, yx: Floats, i: int, index: Integers, all_xx: Floats, all_yx: Floats) -> None:
-    sum_xx, sum_yx = 0.0, 0.0
-    for j in range(index.shape[0]):
-        sum_xx += all_xx[index[j]]
-        sum_yx += all_yx[index[j]]
-    xx[i] = sum_xx / index.shape[0]
-    yx[i] = sum_yx / index.shape[0]
-
-
-@njit
-def replacement_moments(
-    xx: Floats, yx: Floats, streams: Words, step: int, low: Any, high: Any, batch_size: int,
-    all_xx: Floats, all_yx: Floats,
-) -> None:  # fmt: skip
-    """Draw the second moments of one step's batches with replacement; `all_xx` and `all_yx` hold x² and x·y."""
-    index = np.empty(batch_size, np.int64)
-    for i in range(streams.shape[0]):
-        draw_indices(index, all_xx.shape[0], low, high, _DATA, streams[i], step)
-        _batch_means(xx, yx, i, index, all_xx, all_yx)
-
-
-@njit
-def distinct_moments(
-    xx: Floats, yx: Floats, streams: Words, step: int, low: Any, high: Any, batch_size: int,
-    all_xx: Floats, all_yx: Floats,
-) -> None:  # fmt: skip
-    """Draw the second moments of one step's batches of different samples; arguments as `replacement_moments`."""
-    index = np.empty(batch_size, np.int64)
-    for i in range(streams.shape[0]):
-        draw_subset(index, all_xx.shape[0], low, high, _DATA, streams[i], step)
-        _batch_means(xx, yx, i, index, all_xx, all_yx)
-
-
-@njit
-def epoch_moments(
-    xx: Floats, yx: Floats, streams: Words, step: int, low: Any, high: Any, batch_size: int,
-    all_xx: Floats, all_yx: Floats, order: NDArray[np.int64], rows: Integers,
-) -> None:  # fmt: skip
-    """Take the second moments of one step's batches of shuffled epochs; arguments as `replacement_moments`.
-
-    `order` (row, sample) holds orders of the current epoch, written when a new one begins; `rows` says whose is where.
-    Replicas that have left (row −1) keep the order that they had: a clone must go on from there.
-    """
-    n = all_xx.shape[0]
-    epoch, position = step // (n // batch_size), step % (n // batch_size)
-    for i in range(streams.shape[0]):
-        if rows[i] < 0:
-            continue
-        own = order[rows[i]]
-        if position == 0:
-            draw_permutation(own, low, high, _SHUFFLE, streams[i], epoch)
-        _batch_means(xx, yx, i, own[position * batch_size : (position + 1) * batch_size], all_xx, all_yx)

@@ -7,23 +7,24 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import sympy
+from numba.core import types
 from sympy.codegen.rewriting import create_expand_pow_optimization
 from sympy.printing.pycode import PythonCodePrinter
 
 from kramers_grok.core import compiled as core_compiled
-from kramers_grok.core import rng_blocks, threefry
 from kramers_grok.core.landscape import Landscape, with_float_constants
-from kramers_grok.dynamics import blocks
+from kramers_grok.dynamics import blocks, kernel_engine
 from kramers_grok.dynamics.kernel_template import TEMPLATE
 
-__all__ = ["DECAY", "XX", "YX", "KernelSpec", "compiled", "source"]
+__all__ = ["DECAY", "XX", "YX", "KernelSpec", "Loops", "compiled", "imported", "source"]
 
 XX, YX = sympy.symbols("batch_xx batch_yx", real=True)
 # The weight decay where it is no number: a replica's own at one step.
@@ -85,7 +86,12 @@ class _Constants:
 
 @cache
 def source(
-    spec: KernelSpec, feature: int, kind: int, score: sympy.Expr | None = None, *, varying: bool = False
+    spec: KernelSpec,
+    feature: int,
+    kind: int,
+    score: sympy.Expr | None = None,
+    *,
+    varying: bool = False,
 ) -> tuple[str, tuple[float, ...]]:
     """Python source of the kernel of `spec` that watches a feature, or a score, and the constants it takes.
 
@@ -101,39 +107,101 @@ def source(
         Whether step, decay and amplitude come as tables over steps and factors of replicas, and the batch size as a
         table: another source, so that the one with constants stays as fast as it is.
     """
-    coordinates = spec.landscape.coordinates
-    dimension = len(coordinates)
-    old = {x: sympy.Symbol(f"x{j}", real=True) for j, x in enumerate(coordinates)}
+    n = len(spec.landscape.coordinates)
+    old = {x: sympy.Symbol(f"x{j}", real=True) for j, x in enumerate(spec.landscape.coordinates)}
     constants = _Constants()
     m = constants.lift(spec.landscape.order_parameters[feature].xreplace(old))
-    load = [f"x{j} = {_entry('x', j)}" for j in range(dimension)]
     gradient = _gradient(spec, constants, old)
-    own = _OWN_HYPERPARAMETERS if varying else []
-    quiet = [f"{_entry('x', j)} = x{j} - step * g{j}" for j in range(dimension)]
-    noisy = [f"{line} + amplitude * {_entry('z', j, 'first')}" for j, line in enumerate(quiet)]
-    if score is None:
-        scored = [*load, *_statements(["m"], [m]), "score[i] = sign * m"]
-    else:
-        value = constants.lift(score.xreplace(old))
-        scored = [*load, *_statements(["m", "s"], [m, value]), *_OWN_SCORE]
-    slope = sympy.sqrt(sum(sympy.diff(m, x) ** 2 for x in old.values()))
-    border = [*load, *_statements(["m", "slope"], [m, slope])] if score is None else _NO_BORDER
+    watched = _Watched.of(m, None if score is None else constants.lift(score.xreplace(old)), old)
+    load = [f"x{j} = {_entry('x', j)}" for j in range(n)]
+    together, z_rows, drawn = blocks.steps_together(n, kind), blocks.rows_per_step(n), blocks.draws(kind)
 
-    def body(lines: list[str]) -> str:
-        return "\n".join(" " * 8 + line for line in lines)
+    def update(s: int | None) -> list[str]:
+        """Statements of one step: of step `s` of those taken together, or of the one whose rows are given."""
+        own = [line.replace("_now", "_now" if s is None else f"_{s}") for line in _OWN_HYPERPARAMETERS] * varying
+        sets = [0, together] if drawn else [0, 1]
+        moments = [
+            f"{symbol} = {_entry('moments', row + (s if s and drawn else 0), 'drawn' if s is None else '')}"
+            for symbol, row in zip((XX, YX), sets, strict=True)
+            if symbol in gradient.needs
+        ]
+        kicks = [f"amplitude * {_entry('z', z_rows * (s or 0) + j, 'first')}" for j in range(n)]
+        return [*own, *moments, *gradient.lines, *(f"x{j} = x{j} - step * g{j} + {kicks[j]}" for j in range(n))]
 
+    store = [f"{{}} = x{j}" for j in range(n)]
+    leap = [*load, f"peak = {_entry('x', n)}", "bad = mark[i] > 0.0", "least = np.inf"]
+    for s in range(together):
+        leap += [*update(s), *watched.leap]
+    leap += [line.format(_entry("y", j)) for j, line in enumerate(store)]
+    leap += [f"{_entry('y', n)} = peak", "suspect = (bad | (peak >= threshold) | (least <= floor)) & (mark[i] >= 0.0)"]
     text = TEMPLATE.format(
-        **(_VARYING if varying else _CONSTANT),
-        unpack="".join(f"    k{j} = constants[{j}]\n" for j in range(len(constants.symbols))),
-        draw=_DRAW[kind],
-        dimension=dimension,
         dependencies=_dependencies(),
-        quiet=body(load + own[:2] + gradient + quiet),
-        noisy=body(load + own + gradient + noisy),
-        score=body(scored),
-        border=body(border),
+        unpack="".join(f"    k{j} = constants[{j}]\n" for j in range(len(constants.symbols))),
+        leap_hyper=_hyper(varying, together),
+        move_hyper=_hyper(varying, None),
+        nearest=_NEAREST if n == 1 and score is None else "",
+        leap=_body(leap),
+        move=_body([*load, *update(None), *(line.format(_entry("x", j)) for j, line in enumerate(store))]),
+        watch=_body([*load, *watched.follow]),
     )
     return text, tuple(constants.symbols)
+
+
+_NEAREST = "    nearest = math.sqrt(reach) if reach > 0.0 else -1.0\n"
+
+
+def _body(lines: list[str]) -> str:
+    return "\n".join(" " * 8 + line for line in lines)
+
+
+def _hyper(varying: bool, together: int | None) -> str:
+    """Statements that read step, decay and amplitude of the steps taken together, or of the one that begins at `now`.
+
+    Constants are the same at every step, and their decay is a constant of the expressions.
+    """
+    if not varying:
+        return "    step, amplitude = hyper[0], hyper[2]\n"
+    names = ("step", "decay", "amplitude")
+    if together is None:
+        return "".join(f"    {name}_now = hyper[now + np.uint64({k})]\n" for k, name in enumerate(names))
+    steps = range(together)
+    return "".join(f"    {name}_{s} = hyper[{3 * s + k}]\n" for s in steps for k, name in enumerate(names))
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """What is watched, as statements that follow a step.
+
+    Attributes
+    ----------
+    follow : list of str
+        Write the score and the distance to the border, exactly.
+    leap : list of str
+        Keep the highest and the lowest score, and notice whether the border may have been within reach.
+    """
+
+    follow: list[str]
+    leap: list[str]
+
+    @classmethod
+    def of(cls, m: sympy.Expr, score: sympy.Expr | None, coordinates: Mapping[Any, sympy.Symbol]) -> _Watched:
+        extremes = ["peak = value if value > peak else peak", "least = value if value < least else least"]
+        if score is not None:  # no bridges: they know the region's border only, and it is not this score's
+            statements = _statements(["m", "s"], [m, score])
+            # In the region it counts as +∞; a replica that has left is not-a-number, whatever the score makes of that.
+            inside = "np.inf if sign * m >= border else s"
+            follow = [*statements, f"s = {inside}", "score[i] = s if x0 == x0 else np.nan"]
+            return cls(follow, [*statements, f"value = {inside}", *extremes])
+        slopes = [sympy.diff(m, x) for x in coordinates.values()]
+        squared = sum(slope**2 for slope in slopes)
+        follow = _statements(["m", "slope"], [m, sympy.sqrt(squared)])
+        follow += ["score[i] = sign * m", "distance[i] = (threshold - sign * m) / slope"]
+        # Two distances beyond the root of the reach have a product beyond it, and need neither division nor root.
+        if len(slopes) == 1:
+            leap = [*_statements(["m", "slope"], [m, sympy.Abs(slopes[0])]), "value = sign * m", *extremes]
+            return cls(follow, [*leap, "bad = bad | (not (threshold - value > nearest * slope))"])
+        leap = [*_statements(["m", "squared"], [m, squared]), "value = sign * m", *extremes]
+        return cls(follow, [*leap, "gap = threshold - value", "bad = bad | (not (gap * gap > reach * squared))"])
 
 
 def _entry(array: str, row: int, offset: str = "") -> str:
@@ -142,13 +210,20 @@ def _entry(array: str, row: int, offset: str = "") -> str:
     return f"{array}[{' + '.join(terms)}]"
 
 
-def _gradient(spec: KernelSpec, constants: _Constants, old: dict[sympy.Symbol, sympy.Symbol]) -> list[str]:
-    """Statements that compute g0, g1, … from x0, x1, … and the batch moments."""
+@dataclass(frozen=True)
+class _Gradient:
+    """Statements that compute g0, g1, … from x0, x1, … and the symbols they need."""
+
+    lines: list[str]
+    needs: set[sympy.Symbol]
+
+
+def _gradient(spec: KernelSpec, constants: _Constants, old: dict[sympy.Symbol, sympy.Symbol]) -> _Gradient:
     statements = [(name, constants.lift(e.xreplace(old))) for name, e in spec.statements]
     forces = [constants.lift(e.xreplace(old)) for e in spec.gradient]
     needs = {s for e in [*forces, *(e for _, e in statements)] for s in e.free_symbols}
-    moments = [f"{s} = {name}[i]" for s, name in ((XX, "xx"), (YX, "yx")) if s in needs]
-    return moments + _assignments(statements) + _statements([f"g{j}" for j in range(len(forces))], forces)
+    lines = _assignments(statements) + _statements([f"g{j}" for j in range(len(forces))], forces)
+    return _Gradient(lines, needs)
 
 
 _OWN_HYPERPARAMETERS = [
@@ -156,66 +231,12 @@ _OWN_HYPERPARAMETERS = [
     f"{DECAY} = decay_now * {_entry('own', 1)}",
     f"amplitude = amplitude_now * {_entry('own', 2)}",
 ]
-# In the region it counts as +∞; a replica that has left is not-a-number, whatever the score makes of that.
-_OWN_SCORE = [
-    "s = np.inf if sign * m >= border else s",
-    "score[i] = s if x0 == x0 else np.nan",
-]
-# Never called: bridges know the region's border only, and it is not this score's.
-_NO_BORDER = ["m = np.nan", "slope = np.nan"]
-
-
-# What is read of hyperparameters: arguments of the two loops and of the whole, and what is done once a step.
-_CONSTANT = {
-    "hyper": "step, amplitude",
-    "batch_size": "batch_size",
-    "noisy_hyper": "step, amplitude",
-    "quiet_hyper": "step",
-    "noisy_if": "amplitude > 0.0",
-    "lanes": "",
-    "now": "",
-    "close_up": "",
-}
-# The factors of a replica are lanes of their own: they close up with the others.
-_VARYING = {
-    "hyper": "steps, decays, amplitudes, noisy, factors",
-    "batch_size": "batch_sizes",
-    "noisy_hyper": "step_now, decay_now, amplitude_now, own",
-    "quiet_hyper": "step_now, decay_now, own",
-    "noisy_if": "noisy",
-    "lanes": """\
-        lanes_of_own = np.empty((3, blocks.STRIDE))
-        own = lanes_of_own.reshape(-1)
-        blocks.gather(lanes_of_own, factors, begin, end)
-""",
-    "now": """\
-            at = number - first
-            step_now, decay_now, amplitude_now = steps[at], decays[at], amplitudes[at]
-            batch_size = batch_sizes[at]
-""",
-    "close_up": "                    blocks.close_up(lanes_of_own, kept)\n",
-}
-
-# Only what a kernel draws is compiled with it.
-_SAMPLES = "xx, yx, lanes, number, low, high, batch_size, all_xx, all_yx"
-_DRAW = {
-    blocks.NONE: "",
-    blocks.CONSTANT: "",
-    blocks.ONLINE: "blocks.online_moments(xx, yx, lanes, number, low, high, batch_size, teacher, variance, "
-    "label_noise, labels, fresh, all_xx)",
-    blocks.REPLACEMENT: f"blocks.replacement_moments({_SAMPLES})",
-    blocks.DISTINCT: f"blocks.distinct_moments({_SAMPLES})",
-    blocks.EPOCHS: f"blocks.epoch_moments({_SAMPLES}, order, where)",
-}
 
 
 @cache
 def _dependencies() -> str:
     """Hash of what a kernel inlines: numba's own cache looks at the kernel's source alone."""
-    digest = hashlib.sha256()
-    for module in (core_compiled, threefry, rng_blocks, blocks):
-        digest.update(Path(str(module.__file__)).read_bytes())
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(Path(str(core_compiled.__file__)).read_bytes()).hexdigest()[:16]
 
 
 def _cache_directory() -> Path:
@@ -224,7 +245,7 @@ def _cache_directory() -> Path:
 
 
 @cache
-def compiled(text: str) -> Callable[..., Any]:
+def imported(text: str) -> ModuleType:
     """Import the source as a module named by its content, so that numba can keep the machine code on disk."""
     name = "kernel_" + hashlib.sha256(text.encode()).hexdigest()[:20]
     directory = _cache_directory()
@@ -243,7 +264,25 @@ def compiled(text: str) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
-    return module.advance  # type: ignore[no-any-return]
+    return module
+
+
+class Loops(NamedTuple):
+    """Addresses of a landscape's compiled loops; see `kernel_engine`."""
+
+    leap: int
+    move: int
+    watch: int
+
+
+@cache
+def compiled(text: str, single: bool = False) -> Loops:
+    """Compile the loops of a source, for normal numbers in double or in single precision."""
+    module, noise = imported(text), types.float32 if single else types.float64
+
+    return Loops(
+        *(kernel_engine.address(getattr(module, name), kernel_engine.signature(name, noise)) for name in Loops._fields)
+    )
 
 
 def _write(path: Path, text: str) -> None:

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.landscape import Landscape
 from kramers_grok.core.rng import Purpose, split_seed
-from kramers_grok.dynamics import blocks, kernel_source
-from kramers_grok.dynamics.kernel_source import DECAY, XX, YX, KernelSpec
+from kramers_grok.dynamics import blocks, kernel_engine, kernel_source
+from kramers_grok.dynamics.kernel_source import DECAY, XX, YX, KernelSpec, Loops
 from kramers_grok.dynamics.process import Record, Score, State, Watch
 from kramers_grok.dynamics.sampling import ByMoments, BySamples, FullBatch, Sampler, ShuffledEpochs, WithoutReplacement
-from kramers_grok.models.base import BatchModel
+from kramers_grok.models.base import BatchModel, Model, SampleModel
 from kramers_grok.models.data import FiniteData, OnlineTeacher, Population
 from kramers_grok.models.deep_linear import ChainModel, DeepLinearNetwork
 from kramers_grok.models.diagonal import DiagonalNetwork
@@ -115,8 +115,11 @@ class DataSource(NamedTuple):
     yx: NDArray[np.float64]
 
 
-Function = Callable[..., Any]
 _EMPTY = np.zeros(1)
+_NO_FACTORS = np.zeros((0, 3))
+_Floats = NDArray[np.float64]
+# Steps, decays and amplitudes: of each step or of all; whether there is noise; factors of the replicas
+_Tables = tuple[_Floats, _Floats, _Floats, bool, _Floats]
 NO_DATA = DataSource(blocks.NONE, 1, 0.0, 0.0, 0.0, _EMPTY, _EMPTY)
 
 
@@ -175,15 +178,23 @@ class Kernel:
     varying : callable, optional
         Returns the same spec with `kernel_source.DECAY` for the weight decay. Without it only constant hyperparameters
         have a kernel.
+    single : bool
+        Whether injected noise is drawn in single precision.
     """
 
     def __init__(
-        self, spec: KernelSpec, source: DataSource = NO_DATA, varying: Callable[[], KernelSpec] | None = None
+        self,
+        spec: KernelSpec,
+        source: DataSource = NO_DATA,
+        varying: Callable[[], KernelSpec] | None = None,
+        *,
+        single: bool = False,
     ) -> None:
         self.spec = spec
         self.source = source
+        self.single = single
         self._varying = varying
-        self._functions: dict[tuple[int, sympy.Expr | None, bool], tuple[Function, NDArray[np.float64]]] = {}
+        self._known: dict[tuple[int, sympy.Expr | None, bool], tuple[Loops, NDArray[np.float64]]] = {}
         self._latest: tuple[Score | None, sympy.Expr | None] = (None, None)
 
     def advance(
@@ -198,12 +209,13 @@ class Kernel:
         n_threads: int,
     ) -> tuple[State, Record]:
         """Take `n_steps` steps of θ ← θ − step·∇F + amplitude·ξ; see `Process.advance`."""
-        function = self._function(watch, varying=False)
+        compiled = self._compiled(watch, varying=False)
+        tables = np.array([step]), np.zeros(1), np.array([amplitude]), amplitude > 0.0, _NO_FACTORS
 
-        def hyper(part: slice) -> tuple[Any, ...]:
-            return step, amplitude
+        def hyper(part: slice) -> _Tables:
+            return tables
 
-        return self._run(function, self.source, hyper, amplitude**2 / 2, state, n_steps, watch, purpose, n_threads)
+        return self._run(compiled, self.source, hyper, amplitude**2 / 2, state, n_steps, watch, purpose, n_threads)
 
     def advance_varying(
         self, state: State, n_steps: int, watch: Watch | None, *, varying: Varying, purpose: Purpose, n_threads: int
@@ -221,22 +233,22 @@ class Kernel:
                 f"`batch_size` changes from {sizes.min()} to {sizes.max()} under shuffled epochs, expected one size: "
                 "an epoch would have no fixed length.\nUse `sampler=WithoutReplacement()`."
             )
-        function = self._function(watch, varying=True)
-        tables = tuple(np.ascontiguousarray(h.table, dtype=np.float64) for h in (lr, decay, amplitude))
+        compiled = self._compiled(watch, varying=True)
+        steps, decays, amplitudes = (np.ascontiguousarray(h.table, dtype=np.float64) for h in (lr, decay, amplitude))
         factors = np.stack([h.factor for h in (lr, decay, amplitude)], axis=1, dtype=np.float64)
-        noisy = bool(np.any(tables[2]) and np.any(factors[:, 2]))
+        noisy = bool(np.any(amplitudes) and np.any(factors[:, 2]))
         source = self.source._replace(batch_size=np.ascontiguousarray(sizes, dtype=np.int64))
 
-        def hyper(part: slice) -> tuple[Any, ...]:
-            return *tables, noisy, factors[part]
+        def hyper(part: slice) -> _Tables:
+            return steps, decays, amplitudes, noisy, factors[part]
 
-        return self._run(function, source, hyper, 0.0, state, n_steps, watch, purpose, n_threads)
+        return self._run(compiled, source, hyper, 0.0, state, n_steps, watch, purpose, n_threads)
 
     def _run(
         self,
-        compiled: tuple[Function, NDArray[np.float64]],
+        compiled: tuple[Loops, NDArray[np.float64]],
         source: DataSource,
-        hyper: Callable[[slice], tuple[Any, ...]],
+        hyper: Callable[[slice], _Tables],
         bridge_scale: float,
         state: State,
         n_steps: int,
@@ -244,7 +256,7 @@ class Kernel:
         purpose: Purpose,
         n_threads: int,
     ) -> tuple[State, Record]:
-        function, constants = compiled
+        loops, constants = compiled
         replicas, low_high = state.n_replicas, split_seed(state.seed)
         theta = np.ascontiguousarray(state.theta.numpy())
         moved = np.empty_like(theta)
@@ -252,14 +264,19 @@ class Kernel:
         hit, fell = np.full(replicas, -1, dtype=np.int64), np.full(replicas, -1, dtype=np.int64)
         best = np.full(replicas, -np.inf)
         order = state.buffers["order"].numpy().copy() if "order" in state.buffers else np.zeros((replicas, 0), np.int64)
-        border = _border_arguments(watch)
+        border, data = _border_arguments(watch), source._replace(batch_size=np.atleast_1d(np.int64(source.batch_size)))
+        room = blocks.noise_rows(theta.shape[1]), blocks.STRIDE
+        precision = np.float32 if self.single else np.float64
+        moments = kernel_engine.moments_address() if blocks.draws(source.kind) else 0
 
         def work(part: slice) -> None:
-            function(
+            arguments: tuple[Any, ...] = (
+                *loops, moments, np.zeros(room, precision), np.empty(room, precision),
                 theta[part], moved[part], streams[part], state.step, n_steps, *hyper(part), *low_high,
                 np.uint32(purpose), *border, bridge_scale, hit[part], fell[part], best[part], order[part],
-                constants, *source,
+                constants, *data,
             )  # fmt: skip
+            kernel_engine.advance(*arguments)
 
         size = max(1, -(-replicas // n_threads))
         parts = [slice(begin, min(begin + size, replicas)) for begin in range(0, replicas, size)]
@@ -283,33 +300,36 @@ class Kernel:
             self._latest = score, score.expression(self.spec.landscape)
         return self._latest[1]
 
-    def _function(self, watch: Watch | None, *, varying: bool) -> tuple[Function, NDArray[np.float64]]:
-        """Return the compiled function and its constants."""
+    def _compiled(self, watch: Watch | None, *, varying: bool) -> tuple[Loops, NDArray[np.float64]]:
+        """Return the compiled loops and their constants."""
         feature = watch.region.feature if watch else 0
         score = self._score(watch.score) if watch and watch.score is not None else None
         key = feature, score, varying
-        if key not in self._functions:
+        if key not in self._known:
             assert not varying or self._varying is not None
             spec = self._varying() if varying and self._varying is not None else self.spec
             text, constants = kernel_source.source(spec, feature, self.source.kind, score, varying=varying)
-            self._functions[key] = kernel_source.compiled(text), np.asarray(constants)
-        return self._functions[key]
+            self._known[key] = kernel_source.compiled(text, self.single), np.asarray(constants)
+        return self._known[key]
 
 
-def langevin_kernel(system: System | Landscape) -> Kernel | None:
-    """Return the kernel of Langevin dynamics, or None where there is none: no expression, or too many weights."""
+def langevin_kernel(system: System | Model | Landscape, *, single: bool = False) -> Kernel | None:
+    """Return the kernel of Langevin dynamics, or None where there is none: no expression, or too many weights.
+
+    `single` draws its noise in single precision.
+    """
     if isinstance(system, DeepLinearChain):  # the kernel of SGD on the population's moments: compiled once for both
-        return Kernel(scalar_spec(system), population_source(ChainModel(system)))
+        return Kernel(scalar_spec(system), population_source(ChainModel(system)), single=single)
     if isinstance(system, DeepLinearNetwork):
-        return _network_kernel(system, population_source)
+        return _network_kernel(system, population_source, single=single)
     if isinstance(system, DiagonalNetwork):
-        return _diagonal_kernel(system)
+        return _diagonal_kernel(system, single=single)
     landscape = system if isinstance(system, Landscape) else getattr(system, "landscape", None)
-    return Kernel(landscape_spec(landscape)) if isinstance(landscape, Landscape) else None
+    return Kernel(landscape_spec(landscape), single=single) if isinstance(landscape, Landscape) else None
 
 
 def sgd_kernel(
-    system: System | BatchModel,
+    system: System | BatchModel | SampleModel,
     model: BatchModel,
     data: OnlineTeacher | Population | FiniteData,
     batch_size: int,
@@ -335,7 +355,7 @@ def sgd_kernel(
 
 
 def minibatch_kernel(
-    system: System | Landscape, model: BatchModel, label_noise: float, variance: float
+    system: System | Model | Landscape, model: BatchModel, label_noise: float, variance: float
 ) -> Kernel | None:
     """Return the kernel of Langevin dynamics with the noise of an online teacher's minibatches; None as `sgd_kernel`.
 
@@ -353,18 +373,20 @@ def minibatch_kernel(
     return None
 
 
-def _network_kernel(network: DeepLinearNetwork, source: Callable[[BatchModel], DataSource]) -> Kernel | None:
+def _network_kernel(
+    network: DeepLinearNetwork, source: Callable[[BatchModel], DataSource], *, single: bool = False
+) -> Kernel | None:
     if network.n_parameters > MOST_PARAMETERS or not network.is_white:
         return None
     data = source(network) if _is_scalar(network) else NO_DATA
-    return Kernel(network_spec(network), data, partial(network_spec, network, DECAY))
+    return Kernel(network_spec(network), data, partial(network_spec, network, DECAY), single=single)
 
 
-def _diagonal_kernel(network: DiagonalNetwork) -> Kernel | None:
+def _diagonal_kernel(network: DiagonalNetwork, *, single: bool = False) -> Kernel | None:
     """Return the kernel of the population's landscape: the same for SGD and Langevin dynamics."""
     if network.n_parameters > MOST_PARAMETERS:
         return None
-    return Kernel(diagonal_spec(network), NO_DATA, partial(diagonal_spec, network, DECAY))
+    return Kernel(diagonal_spec(network), NO_DATA, partial(diagonal_spec, network, DECAY), single=single)
 
 
 def _is_scalar(network: DeepLinearNetwork) -> bool:

@@ -28,6 +28,7 @@ from kramers_grok.dynamics.activation import batches_and_gradient
 from kramers_grok.dynamics.optimizers import GradientDescent
 from kramers_grok.dynamics.sampling import FullBatch, ShuffledEpochs, WithoutReplacement
 from kramers_grok.dynamics.sgd import SGD
+from kramers_grok.models.base import SampleModel
 from kramers_grok.models.data import FiniteData, OnlineTeacher
 from kramers_grok.models.layers import LinearModel, layers_of, product_of
 from kramers_grok.theory.activation_noise import data_gradient_variance, gaussian_gradient_covariance
@@ -221,7 +222,7 @@ def gradient_variances(process: SGD, point: Tensor, along: Tensor) -> tuple[Arra
             f"A {type(model).__name__} has no end-to-end map known here, expected a network of the package.\n"
             "Use finite data, whose samples are counted one by one."
         )
-    slopes = _slopes(process, point, along)
+    slopes = _slopes(model, point, along)
     xx = model.input_covariance
     gap = product_of(model, point.unsqueeze(0))[0].cpu().numpy() - model.teacher_matrix
     product = np.einsum("aod,oe->ade", slopes, gap)
@@ -247,22 +248,27 @@ def _noisy(process: SGD, point: Tensor, along: Tensor) -> tuple[Array, Array]:
     return np.diag(covariance).copy(), np.zeros(len(along))
 
 
-def _slopes(process: SGD, point: Tensor, along: Tensor) -> Array:
+def _slopes(model: LinearModel, point: Tensor, along: Tensor) -> Array:
     """∂W/∂θ · e of every direction, (direction, output, input): the gradient is linear in Σ̂_yx, with slope −P."""
-    o, d = process.model.n_outputs, process.model.n_inputs
+    o, d = model.n_outputs, model.n_inputs
     basis = torch.eye(o * d, dtype=point.dtype, device=point.device).reshape(-1, o, d)
     rows = []
     for part in torch.split(basis, CHUNK):
         nothing = torch.zeros(len(part), d, d, dtype=point.dtype, device=point.device)
-        rows.append(process.model.data_gradient(point.expand(len(part), -1), nothing, -part) @ along.T)
+        rows.append(model.data_gradient(point.expand(len(part), -1), nothing, -part) @ along.T)
     return np.asarray(torch.cat(rows).T.reshape(-1, o, d).cpu().numpy(), dtype=np.float64)
 
 
 def _over_samples(process: SGD, data: FiniteData, point: Tensor, along: Tensor) -> Array:
     """Variance over the samples of a data set, each a batch of its own."""
+    model, rows = process.model, []
     x, y = (torch.as_tensor(a).to(point) for a in (data.x, data.y))
-    rows = []
     for inputs, targets in zip(torch.split(x, CHUNK), torch.split(y, CHUNK), strict=True):
-        xx, yx = inputs.unsqueeze(2) * inputs.unsqueeze(1), targets.unsqueeze(2) * inputs.unsqueeze(1)
-        rows.append(process.model.data_gradient(point.expand(len(inputs), -1), xx, yx) @ along.T)
+        points = point.expand(len(inputs), -1)
+        if isinstance(model, SampleModel):
+            gradient = model.sample_gradient(points, inputs.unsqueeze(1), targets.unsqueeze(1))
+        else:
+            xx, yx = inputs.unsqueeze(2) * inputs.unsqueeze(1), targets.unsqueeze(2) * inputs.unsqueeze(1)
+            gradient = model.data_gradient(points, xx, yx)
+        rows.append(gradient @ along.T)
     return np.asarray(torch.cat(rows).cpu().numpy().var(axis=0), dtype=np.float64)

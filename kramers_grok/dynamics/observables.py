@@ -22,11 +22,11 @@ from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.vocabulary import VARIABLES, describe
 from kramers_grok.dynamics.noise_temperature import gradient_noise_temperature
 from kramers_grok.dynamics.process import Process, State
-from kramers_grok.models.base import BatchModel
+from kramers_grok.models.base import BatchModel, SampleModel
 from kramers_grok.models.data import FiniteData, Population
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.models.diagonal import DiagonalNetwork
-from kramers_grok.models.layers import LinearModel, layers_of, product_of
+from kramers_grok.models.layers import LayeredModel, LinearModel, layers_of, product_of
 from kramers_grok.models.mode import ModeModel
 
 __all__ = [
@@ -94,9 +94,15 @@ def _linear(process: Process, what: str) -> LinearModel:
         return model
     system = type(getattr(process, "system", process)).__name__
     raise InvalidParameterError(
-        f"{what} of a {system} do not exist, expected a network with layers: a Mode, DeepLinearChain, DiagonalNetwork "
-        "or DeepLinearNetwork.\nUse `OrderParameters()`, which any landscape has."
+        f"{what} of a {system} do not exist, expected a linear network: a Mode, DeepLinearChain, DiagonalNetwork or "
+        "DeepLinearNetwork.\nUse `OrderParameters()`, which any landscape has."
     )
+
+
+def _layered(process: Process, what: str) -> LayeredModel:
+    """The process's network, linear or not."""
+    model = getattr(process, "model", None)
+    return model if isinstance(model, LayeredModel) else _linear(process, what)
 
 
 # ---------------------------------------------------------------- observables
@@ -205,14 +211,14 @@ class FeatureAmplitudes:
 
 @dataclass(frozen=True)
 class LayerNorms:
-    """Frobenius norm of every layer."""
+    """Frobenius norm of every layer's weights, without biases."""
 
     name = "layer_norm"
     dims = ("layer",)
 
     def __call__(self, process: Process, theta: Tensor) -> Tensor:
         """‖W_l‖, shape (replica, layer)."""
-        layers = layers_of(_linear(process, "Layer norms"), theta)
+        layers = layers_of(_layered(process, "Layer norms"), theta)
         return torch.stack([w.square().sum(dim=(-2, -1)).sqrt() for w in layers], dim=-1)
 
 
@@ -243,7 +249,9 @@ class Imbalance:
 
 
 class Loss:
-    r"""Mean loss ½‖y − W x‖² without weight decay: of a data set, or of the population.
+    r"""Mean loss without weight decay: of a data set, or of the population.
+
+    A nonlinear network's is the mean of ½‖y − f(x)‖² over a data set's samples. For a linear network it is
 
     .. math:: \tfrac12\|(W - \hat M)\,\Sigma_{xx}^{1/2}\|_F^2 + \text{what no linear map explains}
 
@@ -280,13 +288,32 @@ class Loss:
         self.source = source
         self.name = _known(name or ("population_loss" if isinstance(source, Population) else "loss"))
         self._moved: dict[Any, tuple[Tensor, Tensor, float]] = {}
+        self._drawn: dict[Any, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, process: Process, theta: Tensor) -> Tensor:
         """Loss, shape (replica,)."""
+        model = getattr(process, "model", None)
+        if isinstance(model, SampleModel):
+            return model.sample_loss(theta, *self._samples(model, theta))
         model = _linear(process, "Losses")
         best, root, floor = self._constants(model, theta)
         gap = product_of(model, theta) - best
         return 0.5 * torch.bmm(gap, root.expand(len(theta), -1, -1)).square().sum(dim=(-2, -1)) + floor
+
+    def _samples(self, model: SampleModel, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and labels where `like` is, moved there once."""
+        if isinstance(self.source, Population):
+            raise InvalidParameterError(
+                f"The population's loss of a {type(model).__name__} is asked for, expected a data set: an expectation "
+                "through an activation function has no closed form.\n"
+                "Use `Loss(linear_teacher_data(matrix, n_samples=4096, label_noise=0.0, seed=0), 'test_loss')`."
+            )
+        _check_shape(self.source, model)
+        key = (like.dtype, like.device)
+        if key not in self._drawn:
+            x, y = (torch.as_tensor(a).to(like).unsqueeze(0) for a in (self.source.x, self.source.y))
+            self._drawn[key] = x, y
+        return self._drawn[key]
 
     def _constants(self, model: LinearModel, like: Tensor) -> tuple[Tensor, Tensor, float]:
         """Least-squares map and root of Σ_xx where `like` is, moved there once, and the loss that stays."""
@@ -297,18 +324,22 @@ class Loss:
         return self._moved[key]
 
 
+def _check_shape(source: FiniteData, model: BatchModel | SampleModel) -> None:
+    shape = (source.y.shape[1], source.x.shape[1])
+    if shape != (model.n_outputs, model.n_inputs):
+        raise InvalidParameterError(
+            f"The data of a loss have (outputs, inputs) = {shape}, the network has "
+            f"{(model.n_outputs, model.n_inputs)}.\nUse data of the task that the network is trained on."
+        )
+
+
 def _least_squares(source: FiniteData | Population, model: BatchModel) -> tuple[Array, Array, float]:
     """Best linear map (output, input), root of Σ_xx (input, input), smallest loss of a source."""
     floor = 0.0
     if isinstance(source, Population):
         best, xx = model.teacher_matrix, model.input_covariance
     else:
-        shape = (source.y.shape[1], source.x.shape[1])
-        if shape != (model.n_outputs, model.n_inputs):
-            raise InvalidParameterError(
-                f"The data of a loss have (outputs, inputs) = {shape}, the network has "
-                f"{(model.n_outputs, model.n_inputs)}.\nUse data of the task that the network is trained on."
-            )
+        _check_shape(source, model)
         best = np.asarray(np.linalg.lstsq(source.x, source.y, rcond=None)[0].T, dtype=np.float64)
         xx = source.input_covariance
         floor = 0.5 * float(np.square(source.y - source.x @ best.T).sum(axis=1).mean())

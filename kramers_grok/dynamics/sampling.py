@@ -37,7 +37,7 @@ from kramers_grok.core.samplers import (
     WithReplacement,
 )
 from kramers_grok.dynamics import torch_noise
-from kramers_grok.models.base import BatchModel
+from kramers_grok.models.base import BatchModel, SampleModel
 from kramers_grok.models.data import FiniteData, OnlineTeacher, Population
 from kramers_grok.models.diagonal import DiagonalNetwork
 
@@ -92,20 +92,43 @@ class _Teacher(NamedTuple):
 
     matrix: Tensor  # (output, input)
     root: Tensor  # (input, input), the symmetric root of Σ_xx
+    scale: Tensor | None  # (input,), its diagonal where it has nothing else
+
+    def correlate(self, z: Tensor) -> Tensor:
+        """Σ_xx^½ z for numbers z (replica, input, column); a diagonal root gives the product's bits for less."""
+        if self.scale is not None:
+            return z * self.scale.unsqueeze(1)
+        return torch.bmm(self.root.expand(len(z), -1, -1), z)
+
+    def label(self, factor: Tensor) -> Tensor:
+        """Return M R for inputs R (replica, input, column)."""
+        return torch.bmm(self.matrix.expand(len(factor), -1, -1), factor)
 
 
-def teacher_of(model: BatchModel, like: Tensor) -> _Teacher:
+def teacher_of(model: BatchModel | SampleModel, like: Tensor) -> _Teacher:
     """Return what online batches are made of.
 
     The symmetric root is unique, also where Σ_xx is singular: paths must not depend on a solver's choice of signs.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the model has no teacher.
     """
+    if model.teacher_matrix is None:
+        raise InvalidParameterError(
+            f"The data are an online teacher's and this {type(model).__name__} has none, expected a map that labels "
+            "fresh inputs.\nUse `teacher_matrix=…` when making the model, or `SGD(model, model.data, …)`."
+        )
     q = np.diag(model.input_covariance)
-    if (model.input_covariance == np.diag(q)).all():
+    diagonal = bool((model.input_covariance == np.diag(q)).all())
+    if diagonal:
         root = np.diag(np.sqrt(q))
     else:
         values, vectors = np.linalg.eigh(model.input_covariance)
         root = (vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T
-    return _Teacher(torch.as_tensor(model.teacher_matrix).to(like), torch.as_tensor(root).to(like))
+    scale = torch.as_tensor(np.sqrt(q)).to(like) if diagonal else None
+    return _Teacher(torch.as_tensor(model.teacher_matrix).to(like), torch.as_tensor(root).to(like), scale)
 
 
 def _normals(seed: int, purpose: Purpose, streams: Tensor, step: int, n: int, dtype: torch.dtype) -> Tensor:
@@ -119,7 +142,7 @@ def _normals(seed: int, purpose: Purpose, streams: Tensor, step: int, n: int, dt
 class SampledSource:
     """Fresh Gaussian samples at every step: x = Σ_xx^½ z, y = M x + s·n."""
 
-    def __init__(self, model: BatchModel, label_noise: float, batch_size: int, like: Tensor) -> None:
+    def __init__(self, model: BatchModel | SampleModel, label_noise: float, batch_size: int, like: Tensor) -> None:
         self.teacher = teacher_of(model, like)
         self.label_noise = label_noise
         self.batch_size = batch_size
@@ -195,14 +218,21 @@ class MomentSource:
         if self.n_normals:
             parts.append(_normals(seed, Purpose.DATA, streams, step, self.n_normals, dtype))
         factor = torch.cat(parts, dim=1).index_select(1, self.source).reshape(-1, inputs, self.columns)
-        factor = torch.bmm(self.teacher.root.expand(len(factor), -1, -1), factor)
+        factor = self.teacher.correlate(factor)
         xx = torch.bmm(factor, factor.transpose(1, 2)) / size
-        yx = torch.bmm(self.teacher.matrix.expand(len(factor), -1, -1), xx)
-        if self.label_noise:
-            noise = _normals(seed, Purpose.LABEL, streams, step, outputs * self.columns, dtype)
-            noise = noise.reshape(-1, outputs, self.columns)
-            yx = yx + torch.bmm(noise, factor.transpose(1, 2)) * (self.label_noise / size)
-        return xx, yx, buffers
+        if not self.label_noise:
+            return xx, self._noiseless_cross(factor, xx), buffers
+        noise = _normals(seed, Purpose.LABEL, streams, step, outputs * self.columns, dtype)
+        # M (R Rᵀ) + s G Rᵀ as (M R + s G) Rᵀ: one product with d × d entries less
+        labels = self.teacher.label(factor) + noise.reshape(-1, outputs, self.columns) * self.label_noise
+        return xx, torch.bmm(labels, factor.transpose(1, 2)) / size, buffers
+
+    def _noiseless_cross(self, factor: Tensor, xx: Tensor) -> Tensor:
+        """M Σ̂_xx, in the order of products that takes fewer operations."""
+        inputs = factor.shape[1]
+        if 2 * self.columns < inputs:
+            return torch.bmm(self.teacher.label(factor), factor.transpose(1, 2)) / self.batch_size
+        return self.teacher.label(xx)
 
 
 class ScalarMomentSource:
@@ -268,6 +298,8 @@ class FiniteSource:
         self, seed: int, streams: Tensor, step: int, buffers: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
         """Inputs (replica, B, d) and labels (replica, B, o) of the samples drawn."""
+        if isinstance(self.sampler, FullBatch):
+            return self.x.expand(len(streams), -1, -1), self.y.expand(len(streams), -1, -1), buffers
         index, buffers = self.indices(seed, streams, step, buffers)
         return _rows(self.x, index), _rows(self.y, index), buffers
 
@@ -331,7 +363,7 @@ def batch_source(
     return FiniteSource(data, batch_size, sampler, like)
 
 
-def check_finite(model: BatchModel, data: FiniteData, batch_size: int) -> None:
+def check_finite(model: BatchModel | SampleModel, data: FiniteData, batch_size: int) -> None:
     """Raise if a data set does not fit the batch size, the model's shapes or its stated statistics."""
     checks.positive_int("batch_size", batch_size)
     if batch_size > data.n_samples:
@@ -345,6 +377,9 @@ def check_finite(model: BatchModel, data: FiniteData, batch_size: int) -> None:
             f"The data have (outputs, inputs) = {shape}, the model has {(model.n_outputs, model.n_inputs)}.\n"
             "Build the model from the data, for instance with `DeepLinearNetwork.from_data`."
         )
+    if isinstance(model, SampleModel):
+        _check_same(model, data)
+        return
     moments = [data.input_covariance, data.cross_covariance]
     stated = [model.input_covariance, model.teacher_matrix @ model.input_covariance]
     if isinstance(model, DiagonalNetwork):  # nothing off the diagonal acts on it
@@ -352,6 +387,19 @@ def check_finite(model: BatchModel, data: FiniteData, batch_size: int) -> None:
         stated = [np.diag(m) for m in stated]
     _check_moment("input variance", moments[0], stated[0])
     _check_moment("teacher", moments[1], stated[1])
+
+
+def _check_same(model: SampleModel, data: FiniteData) -> None:
+    """Raise if a model with data of its own is to learn others; beside a teacher its data are a probe."""
+    own = model.data
+    if own is None or own is data or model.teacher_matrix is not None:
+        return
+    if not (np.array_equal(own.x, data.x) and np.array_equal(own.y, data.y)):
+        raise InvalidParameterError(
+            f"SGD is given other data ({data.n_samples} samples) than the model ({own.n_samples} samples): energy and "
+            "order parameters would be of another landscape than the one it descends.\n"
+            "Use `SGD(model, model.data, …)`, and `Loss(data, 'test_loss')` for data it does not see."
+        )
 
 
 def _check_moment(what: str, measured: NDArray[np.float64], stated: NDArray[np.float64]) -> None:

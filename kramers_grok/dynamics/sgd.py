@@ -26,16 +26,17 @@ from kramers_grok.core.noise import ActivationNoise, PerSample
 from kramers_grok.core.rng import Purpose
 from kramers_grok.core.schedules import Schedule
 from kramers_grok.dynamics import kernels, loop
-from kramers_grok.dynamics.activation import batches_and_gradient, noisy_sampler
+from kramers_grok.dynamics.activation import batches_and_gradient, sampler_for
 from kramers_grok.dynamics.batching import Data, batching
 from kramers_grok.dynamics.hyperparameters import Clock, Hyper, Hyperparameter, Hyperparameters, Tables
+from kramers_grok.dynamics.kernel_choice import CompiledKernel, sgd_kernel
 from kramers_grok.dynamics.optimizers import GradientDescent, Optimizer
 from kramers_grok.dynamics.process import Record, State, Watch, resolve_device, starting_points
 from kramers_grok.dynamics.sampling import BySamples, Sampler, ShuffledEpochs
 from kramers_grok.dynamics.update import MEMORY, Rule, Series, Steps, Update, compiled
-from kramers_grok.models.base import BatchModel
+from kramers_grok.models.base import BatchModel, SampleModel
 from kramers_grok.models.data import FiniteData, OnlineTeacher
-from kramers_grok.models.layers import batch_model
+from kramers_grok.models.layers import learning_model
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 
 __all__ = ["SGD"]
@@ -48,9 +49,10 @@ class SGD:
 
     Parameters
     ----------
-    model : Mode, DeepLinearChain, DeepLinearNetwork or another BatchModel
-        The network. A mode moves in its arc length :math:`x = \sqrt D\,a` with the batch loss of the balanced chain;
-        noise on its gradient acts on x.
+    model : Mode, DeepLinearChain, DeepLinearNetwork, MLP or another BatchModel or SampleModel
+        The network. A nonlinear one learns from samples: an online teacher's are then drawn one by one. A mode
+        moves in its arc length :math:`x = \sqrt D\,a` with the batch loss of the balanced chain; noise on its gradient
+        acts on x.
     data : OnlineTeacher, Population or FiniteData
         Where batches come from.
     lr : float, array_like of shape (replica,) or Schedule
@@ -71,8 +73,9 @@ class SGD:
         drawn as samples, and no kernel is used. It changes the mean gradient too: that of the loss plus
         ½ s_h² Σ_l ‖W_D … W_{l+1}‖².
     fused : bool
-        Use a compiled kernel where there is one: plain gradient descent, one input and one output or population data,
-        not too many weights, on the CPU in float64 (same paths as torch to rounding).
+        Use a compiled kernel where there is one: plain gradient descent on the CPU, of a DeepLinearNetwork or MLP on
+        any data but shuffled epochs of several inputs or outputs, of modes and chains in float64 but for online data by
+        samples (same paths as torch to rounding).
     compile : bool
         Compile the torch update by `torch.compile`, on CUDA into a CUDA graph: worth its start-up for long runs of
         larger networks. Same paths to rounding.
@@ -105,7 +108,7 @@ class SGD:
 
     def __init__(
         self,
-        model: Mode | DeepLinearChain | BatchModel,
+        model: Mode | DeepLinearChain | BatchModel | SampleModel,
         data: Data,
         *,
         lr: Hyper,
@@ -127,13 +130,11 @@ class SGD:
             "fused": fused, "compile": compile, "n_threads": n_threads, "device": device, "dtype": dtype,
         }  # fmt: skip
         self.system, self.data, self.noise, self.activation_noise = model, data, noise, activation_noise
-        self.model: BatchModel = batch_model(model)
+        self.model: BatchModel | SampleModel = learning_model(model)
         self.optimizer = optimizer or GradientDescent()
         self.n_threads = checks.positive_int("n_threads", n_threads)
         self.device, self.dtype = resolve_device(device), dtype
-        batch, self.sampler = batching(
-            data, batch_size, sampler if activation_noise is None else noisy_sampler(data, sampler)
-        )
+        batch, self.sampler = batching(data, batch_size, sampler_for(self.model, data, sampler, activation_noise))
         decay = _own_weight_decay(model) if weight_decay is None else weight_decay
         self._hyper = Hyperparameters(
             Hyperparameter.read("lr", lr), Hyperparameter.read("weight_decay", decay, zero=True), batch, noise
@@ -146,10 +147,10 @@ class SGD:
         self._batches, self._gradient = batches_and_gradient(
             self.model, data, self._hyper.size, self.sampler, like, activation_noise
         )
-        self._fused = fused and activation_noise is None and self.device.type == "cpu" and dtype == torch.float64
+        self._fused = fused and activation_noise is None and self.device.type == "cpu"
         self._compile = compile
         # Made when first needed, and shared by twins that need the same: compiling takes longer than a short run.
-        self._kernels: list[kernels.Kernel | None] = []
+        self._kernels: list[CompiledKernel | None] = []
         self._rules: list[Rule] = []
 
     def _check_noise(self) -> None:
@@ -363,12 +364,12 @@ class SGD:
         return isinstance(self.optimizer, GradientDescent)
 
     @property
-    def _kernel(self) -> kernels.Kernel | None:
+    def _kernel(self) -> CompiledKernel | None:
         """The compiled kernel, where there is one."""
-        if not self._fused or isinstance(self.sampler, BySamples):
+        if not self._fused:
             return None
         if not self._kernels:
-            made = kernels.sgd_kernel(self.system, self.model, self.data, self._hyper.size, self.sampler)
+            made = sgd_kernel(self.system, self.model, self.data, self._hyper.size, self.sampler, self.dtype)
             self._kernels.append(made)
         return self._kernels[0]
 
@@ -457,6 +458,6 @@ class SGD:
         return description
 
 
-def _own_weight_decay(system: Mode | DeepLinearChain | BatchModel) -> float:
+def _own_weight_decay(system: Mode | DeepLinearChain | BatchModel | SampleModel) -> float:
     """The model's weight decay."""
     return float(system.weight_decay)  # type: ignore[union-attr]

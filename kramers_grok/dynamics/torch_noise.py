@@ -1,10 +1,10 @@
 r"""The counter-based noise of :mod:`kramers_grok.core.rng` as tensors on any device.
 
 The integer streams are those of the compiled functions, exactly; normals and chi-square numbers agree to rounding
-(about 1e-14). Ordinary CPU tensors are filled by the compiled functions themselves, faster than torch's own
-generator, so what a replica draws there is the same to the bit in every engine and in every batch. On other
-devices the same arithmetic is done by torch operations, element by element: no value is read back to the host, and a
-row does not depend on the number of rows.
+(about 1e-14, normals in float32 1e-6). Ordinary CPU tensors are filled by the compiled functions themselves, faster
+than torch's own generator, so what a replica draws there is the same to the bit in every engine and in every batch. On
+other devices the same arithmetic is done by torch operations, element by element: no value is read back to the host,
+and a row does not depend on the number of rows.
 
 Every function takes (seed, purpose, streams, step, …): `streams` is an integer tensor of shape (replica,) whose
 device is the result's, one row of the result is one replica, and n is part of the numbers' address for n ≤ 2 (see the
@@ -133,6 +133,27 @@ def _box_muller(word0: Tensor, word1: Tensor) -> tuple[Tensor, Tensor]:
     return radius * torch.cos(angle), radius * torch.sin(angle)
 
 
+def _single(word: Tensor) -> Tensor:
+    """(word + ½)/2³² in single precision."""
+    return _unsigned(word).to(torch.float32) * 2.0**-32 + 2.0**-33
+
+
+def _box_muller_single(word0: Tensor, word1: Tensor) -> tuple[Tensor, Tensor]:
+    """`core.compiled.box_muller_single`: two normals per pair of words in single precision, to its rounding."""
+    u = _single(word0)
+    # Close to 1 the word's last bits are lost; those of its distance from 1 are not.
+    log = torch.where(u < 0.5**0.5, torch.log(u), torch.log1p(-_single(-1 - word0)))
+    radius = torch.sqrt(-2.0 * log)
+    angle = (word1 << 2).to(torch.float32) * (0.5 * math.pi * 2.0**-32) + math.pi * 2.0**-32
+    sine, cosine = torch.sin(angle), torch.cos(angle)
+    # The angle is to the nearest quarter turn, which the two highest bits count.
+    turned = word1 + 2**29
+    swapped = (turned & 2**30) != 0
+    n0, n1 = torch.where(swapped, sine, cosine), torch.where(swapped, cosine, sine)
+    n0 = torch.where((turned + 2**30) < 0, -n0, n0)
+    return radius * n0, radius * torch.where(turned < 0, -n1, n1)
+
+
 def _interleave(lanes: Sequence[Tensor]) -> Tensor:
     """Columns in the order block by block, lane by lane."""
     return torch.stack(list(lanes), dim=-1).flatten(start_dim=1)
@@ -195,7 +216,10 @@ def uniforms(seed: int, purpose: int, streams: Tensor, step: int, n: int, dtype:
 
 
 def normals(seed: int, purpose: int, streams: Tensor, step: int, n: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Return n standard normals per replica at a step; shape (replica, n). Narrower dtypes are rounded from float64.
+    """Return n standard normals per replica at a step; shape (replica, n).
+
+    In float32 they come from single-precision arithmetic on the same words: those of float64 to 1e-6, sooner. Even
+    narrower dtypes are rounded from float32.
 
     Examples
     --------
@@ -206,11 +230,12 @@ def normals(seed: int, purpose: int, streams: Tensor, step: int, n: int, dtype: 
     step = rng.check_step(step, n)
     if _compiled(streams):
         low, high, what, lanes = _arguments(seed, purpose, streams)
-        out = np.empty((lanes.size, n))
+        out = np.empty((lanes.size, n), np.float64 if dtype == torch.float64 else np.float32)
         rng_blocks.fill_normal_table(out, low, high, what, lanes, step)
         return torch.from_numpy(out).to(dtype)
     quads, lane = _step_quads(seed, purpose, streams, step, n)
-    pairs = (*_box_muller(quads[0], quads[1]), *_box_muller(quads[2], quads[3]))
+    pair = _box_muller if dtype == torch.float64 else _box_muller_single
+    pairs = (*pair(quads[0], quads[1]), *pair(quads[2], quads[3]))
     return _interleave(pairs).narrow(1, lane, n).to(dtype)
 
 

@@ -35,7 +35,6 @@ from kramers_grok.dynamics import loop, torch_noise
 from kramers_grok.dynamics.langevin import model_of
 from kramers_grok.dynamics.process import Record, State, Watch, resolve_device, starting_points
 from kramers_grok.models.base import Model
-from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 
 __all__ = ["AtRest", "EquilibriumVelocities", "UnderdampedLangevin"]
@@ -66,7 +65,7 @@ class UnderdampedLangevin:
 
     Parameters
     ----------
-    system : Mode, DeepLinearChain, DeepLinearNetwork or Landscape
+    system : Mode, DeepLinearChain, DeepLinearNetwork, MLP, another Model or Landscape
         What moves. A mode moves in its arc length :math:`x = \sqrt D\,a`.
     temperature : float
         T ≥ 0 [loss].
@@ -106,7 +105,7 @@ class UnderdampedLangevin:
 
     def __init__(
         self,
-        system: Mode | DeepLinearChain | DeepLinearNetwork | Landscape,
+        system: Mode | DeepLinearChain | Model | Landscape,
         *,
         temperature: float,
         friction: float,

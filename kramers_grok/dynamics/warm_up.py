@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from kramers_grok.core.noise import per_sample
 from kramers_grok.core.region import Region
 from kramers_grok.core.schedules import Linear
-from kramers_grok.dynamics.langevin import Langevin, TorchSDE
+from kramers_grok.dynamics.langevin import Fused, Langevin, TorchSDE
 from kramers_grok.dynamics.process import Process, Watch
 from kramers_grok.dynamics.sampling import WithReplacement
 from kramers_grok.dynamics.sgd import SGD
@@ -39,6 +40,9 @@ def warm_up(progress: Callable[[str], None] | None = None) -> None:
     sampler = WithReplacement()
     processes: dict[str, Callable[[], Process]] = {
         "Langevin dynamics of the mode": lambda: Langevin(chain.mode, temperature=1e-3, dt=0.1, device="cpu"),
+        "Langevin dynamics of the mode, noise in single precision": lambda: Langevin(
+            chain.mode, temperature=1e-3, dt=0.1, integrator=Fused(noise=torch.float32), device="cpu"
+        ),
         "Langevin dynamics of the chain": lambda: Langevin(chain, temperature=1e-3, dt=0.1, device="cpu"),
         "Langevin dynamics of a network": lambda: Langevin(network, temperature=1e-3, dt=0.1, device="cpu"),
         "SGD on a teacher": lambda: SGD(

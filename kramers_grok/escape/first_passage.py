@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,10 @@ FIRST_CHUNK = 64
 LAST_CHUNK = 16384
 MOST_STEPS = 10**8
 SETTLING_STEPS = 64  # a blow-up shows within a few steps; see _check_diverged
+# A batch's steps make a dozen copies of it. On a CPU a quarter of a million numbers keep these in the caches, and small
+# beside all replicas; on a device a step costs its launches, however many replicas it moves.
+_CPU_NUMBERS, _DEVICE_NUMBERS = 2**18, 2**25
+_MOST_ROWS, _LEAST_ROWS = 2**15, 2**6
 
 Progress = Callable[[int, int, float], None]
 
@@ -36,7 +40,7 @@ def first_passage(
     seed: int,
     start: ArrayLike | None = None,
     bridge: bool | None = None,
-    replica_batch: int = 65536,
+    replica_batch: int | None = None,
     progress: Progress | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
@@ -64,8 +68,9 @@ def first_passage(
     bridge : bool, optional
         Count crossings between two steps by a Brownian bridge. Default: for processes that stand for continuous motion
         (Langevin), not for those that are discrete (SGD).
-    replica_batch : int
-        Replicas held in memory at once.
+    replica_batch : int, optional
+        Replicas that advance at once; by default so many that memory stays within three times that of all replicas'
+        parameters and streams.
     progress : callable, optional
         Called as ``progress(escaped, n_replicas, time)`` between chunks.
     extra : mapping, optional
@@ -99,22 +104,29 @@ def first_passage(
         "max_time", max_time, "replicas need time to escape", "Use a few times the predicted mean exit time."
     )
     n_replicas = checks.positive_int("n_replicas", n_replicas)
-    replica_batch = checks.positive_int("replica_batch", replica_batch)
+    if replica_batch is not None:
+        replica_batch = checks.positive_int("replica_batch", replica_batch)
     bridge = process.is_diffusion if bridge is None else bridge
     watch = Watch(target, bridge=bridge)
     state = process.start(n_replicas, seed=seed, point=start)
-    _check_start(process, state, target)
+    size = replica_batch or _batch_size(state.theta)
+    batches = [range(at, min(at + size, n_replicas)) for at in range(0, n_replicas, size)]
+    _check_start(process, state, target, batches)
     horizon = _Horizon.of(process, max_time, n_replicas)
 
     hit = torch.full((n_replicas,), -1, dtype=torch.int64)
     best = torch.full((n_replicas,), -torch.inf, dtype=torch.float64)
-    for begin in range(0, n_replicas, replica_batch):
-        numbers = torch.arange(begin, min(begin + replica_batch, n_replicas))
+    for batch in batches:
+        numbers = torch.arange(batch.start, batch.stop)
         part = select(state, numbers.to(state.theta.device))
         _run(process, part, numbers, horizon.last_step, watch, hit, best, progress)
+    kind = str(state.theta.dtype).removeprefix("torch."), str(state.theta.device)
+    del state, part  # the results are about as large
 
     escaped = (hit >= 0).numpy()
-    times = np.where(escaped, horizon.hit_times(hit.numpy(), bridge), horizon.time)
+    times = horizon.hit_times(hit.numpy(), bridge)
+    times[~escaped] = horizon.time
+    del hit
     coords = dict(process.describe()) | {"target_threshold": target.threshold} | dict(extra or {})
     told = {k: "one for each replica" if isinstance(v, np.ndarray) else v for k, v in coords.items()}
     return schema.exit_dataset(
@@ -123,8 +135,8 @@ def first_passage(
         horizon=horizon.time,
         coords={k: v for k, v in coords.items() if k in schema.VARIABLES},
         seed=seed,
-        dtype=str(state.theta.dtype).removeprefix("torch."),
-        device=str(state.theta.device),
+        dtype=kind[0],
+        device=kind[1],
         configuration=told | {"n_replicas": n_replicas, "bridge": bridge, "above": target.above},
         extra_vars={"max_score": best.numpy()},
     )
@@ -159,15 +171,17 @@ class _Horizon:
         if max_time < dt:
             raise checks.invalid("max_time", max_time, f"at least one step, {dt:g}", "nothing could move")
         n_steps = int(np.ceil(max_time / dt * (1 - 1e-12)))
-        return cls(process, n_steps * dt, torch.full((n_replicas,), n_steps, dtype=torch.int64), dt)
+        return cls(process, n_steps * dt, torch.tensor(n_steps).expand(n_replicas), dt)
 
     def hit_times(self, hit: NDArray[np.int64], bridge: bool) -> NDArray[np.float64]:
         """Times of hits at steps `hit`; in the middle of the step if found by a bridge."""
         if self.dt is not None:
-            return np.asarray((hit - 0.5 * bridge) * self.dt)
+            times = hit - 0.5 * bridge
+            times *= self.dt
+            return np.asarray(times)
         replicas = np.arange(len(hit))
         after = self.process.times(hit.clip(0), replicas)
-        return 0.5 * (after + self.process.times((hit - 1).clip(0), replicas)) if bridge else after
+        return 0.5 * (after + self.process.times((hit - 1).clip(0), replicas)) if bridge else np.array(after)
 
 
 def _steps_until(process: Process, max_time: float, n_replicas: int) -> NDArray[np.int64]:
@@ -194,16 +208,27 @@ def _steps_until(process: Process, max_time: float, n_replicas: int) -> NDArray[
     return low
 
 
-def _check_start(process: Process, state: State, target: Region) -> None:
-    m = process.order_parameters(state.theta)
-    if not 0 <= target.feature < m.shape[1]:
-        raise checks.invalid("target.feature", target.feature, f"0 to {m.shape[1] - 1}", "one for each order parameter")
-    inside = target.contains(m[:, target.feature].cpu().numpy())
-    if inside.any():
+def _batch_size(theta: Tensor) -> int:
+    numbers = _CPU_NUMBERS if theta.device.type == "cpu" else _DEVICE_NUMBERS
+    return min(max(numbers // theta.shape[1], _LEAST_ROWS), _MOST_ROWS)
+
+
+def _check_start(process: Process, state: State, target: Region, batches: Sequence[range]) -> None:
+    inside, first = 0, float("nan")
+    for batch in batches:
+        m = process.order_parameters(state.theta.narrow(0, batch.start, len(batch)))
+        if not 0 <= target.feature < m.shape[1]:
+            rule = f"0 to {m.shape[1] - 1}"
+            raise checks.invalid("target.feature", target.feature, rule, "one for each order parameter")
+        values = m[:, target.feature].cpu().numpy()
+        there = values[target.contains(values)]
+        first = float(there[0]) if there.size and not inside else first
+        inside += there.size
+    if inside:
         side = "above" if target.above else "below"
         raise InvalidParameterError(
-            f"{int(inside.sum())} of {len(inside)} replicas start inside the target (m {side} {target.threshold:g}, "
-            f"start at m = {float(m[int(np.argmax(inside)), target.feature]):g}): the target must lie beyond "
+            f"{inside} of {state.n_replicas} replicas start inside the target (m {side} {target.threshold:g}, "
+            f"start at m = {first:g}): the target must lie beyond "
             "the barrier.\n"
             "Use `beyond(barrier)`, or Region(..., above=False) for a learned feature that is forgotten."
         )
@@ -223,8 +248,8 @@ def _run(
     last = last_step[numbers]
     while state.n_replicas:
         # Chunks grow with the time passed: few host reads, little work on replicas that have left. They end where the
-        # next replica's time is up: nothing that happens later is seen.
-        chunk = min(max(FIRST_CHUNK, state.step // 8), LAST_CHUNK, int(last.min()) - state.step)
+        # next replica's time is up: nothing that happens later is seen. Kernels take 4 steps at once, hence multiples.
+        chunk = min(max(FIRST_CHUNK, state.step // 32 * 4), LAST_CHUNK, int(last.min()) - state.step)
         moved, record = process.advance(state, chunk, watch)
         _check_diverged(process, state, moved, record, numbers)
         hit[numbers] = record.hit_step.cpu()

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kramers_grok.core.landscape import Landscape, with_float_constants
+from kramers_grok.models.data import FiniteData
 
-__all__ = ["BatchModel", "Model", "SymbolicModel", "torch_function"]
+__all__ = ["BatchModel", "Model", "SampleModel", "SymbolicModel", "torch_function"]
 
 
 class Model(Protocol):
@@ -74,6 +75,50 @@ class BatchModel(Model, Protocol):
 
     def batch_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
         """`data_gradient` + λ θ, with the model's own weight decay λ."""
+        ...
+
+
+@runtime_checkable
+class SampleModel(Model, Protocol):
+    """A model that learns from samples one by one: its loss on a batch is no function of second moments.
+
+    `energy` is the mean loss on `data` with weight decay ½ λ ‖θ‖², and may raise where there are none.
+    """
+
+    @property
+    def n_inputs(self) -> int:
+        """Input dimension d."""
+        ...
+
+    @property
+    def n_outputs(self) -> int:
+        """Output dimension o."""
+        ...
+
+    @property
+    def data(self) -> FiniteData | None:
+        """What energy, gradient and order parameters are of."""
+        ...
+
+    @property
+    def teacher_matrix(self) -> NDArray[np.float64] | None:
+        """Map M of an online teacher, shape (output, input); None where labels come from data alone."""
+        ...
+
+    @property
+    def input_covariance(self) -> NDArray[np.float64]:
+        """Second moments of the online teacher's inputs, shape (input, input)."""
+        ...
+
+    def sample_loss(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Mean loss over samples without weight decay, shape (replica,); shapes as `sample_gradient`."""
+        ...
+
+    def sample_gradient(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Gradient of the mean loss over samples without weight decay, shape (replica, parameter).
+
+        `x` has shape (replica or 1, sample, input), `y` (replica or 1, sample, output).
+        """
         ...
 
 

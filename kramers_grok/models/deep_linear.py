@@ -210,6 +210,12 @@ class DeepLinearNetwork:
         return features.by_strength(self.depth) if features.worst_correlation[0] <= _SHARED else features
 
     @property
+    def singular_vectors(self) -> tuple[Array, Array]:
+        """u_k of every feature, shape (feature, output), and v_k, shape (feature, input), in the order of m_k."""
+        features = self._features
+        return features.left[:, : features.rank].T.copy(), features.right[: features.rank].copy()
+
+    @property
     def n_features(self) -> int:
         """Number of features, the rank of Σ_yx."""
         return self._features.rank
@@ -352,6 +358,18 @@ class DeepLinearNetwork:
         """End-to-end map W_D … W_1, shape (replica, output, input)."""
         return self._products_below(self.layers(theta))[-1]
 
+    @cached_property
+    def _narrow(self) -> int:
+        """Number l of layers in W Σ̂_xx = W_D … W_{l+1} (W_l … W_1 Σ̂_xx) that takes the fewest multiplications."""
+        inputs, widths, depth = self.n_inputs, self.widths, self.depth
+
+        def cost(l: int) -> int:
+            above = sum(a * b for a, b in pairwise(widths[l:]))
+            whole_map = widths[-1] * widths[-2] if l == depth else 0  # which the gradient needs for nothing else
+            return inputs * widths[l] + above + whole_map
+
+        return min(range(depth, 0, -1), key=cost)
+
     @staticmethod
     def _products_below(layers: list[Tensor]) -> list[Tensor]:
         products = [layers[0]]
@@ -373,14 +391,26 @@ class DeepLinearNetwork:
     def gradient(self, theta: Tensor) -> Tensor:
         """Gradient of `energy`, shape (replica, parameter)."""
         constants = self._constants(theta)
-        return self.batch_gradient(theta, constants.xx, constants.yx)
+        if self._covariance is not None:
+            return self.batch_gradient(theta, constants.xx, constants.yx)
+        layers = self.layers(theta)
+        below = self._products_below(layers)
+        error = self._input_variance * below[-1] - constants.yx
+        return self._backward(layers, below, error) + self.weight_decay * theta
 
     def data_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
         """Gradient of a batch's loss without weight decay: A_lᵀ (W Σ̂_xx − Σ̂_yx) B_lᵀ, shape (replica, parameter)."""
-        layers = self.layers(theta)
-        below = self._products_below(layers)
-        replicas = theta.shape[0]
-        error = torch.bmm(below[-1], xx.expand(replicas, -1, -1)) - yx
+        layers, narrow = self.layers(theta), self._narrow
+        below = self._products_below(layers[: max(narrow, self.depth - 1)])
+        error = torch.bmm(below[narrow - 1], xx.expand(theta.shape[0], -1, -1))
+        for layer in layers[narrow:]:
+            error = torch.bmm(layer, error)
+        return self._backward(layers, below, error - yx)
+
+    @staticmethod
+    def _backward(layers: list[Tensor], below: list[Tensor], error: Tensor) -> Tensor:
+        """Gradients of all layers from that of the end-to-end map, `error`."""
+        replicas = len(error)
         gradients: list[Tensor] = []
         back = error  # A_lᵀ · error for the layers above l, from the top down
         for index in range(len(layers) - 1, -1, -1):

@@ -28,6 +28,8 @@ __all__ = ["Store", "cell_seed", "content_hash", "read_netcdf", "write_netcdf"]
 
 _FORMAT = "kramers_grok study 1"
 _JSON = "json:"  # marks an attribute that netCDF has no type for
+# A study's summary, which outlives its cells: a clone of the repository holds this one file of each evidence run.
+_SUMMARY = "table.nc"
 _TEMPORARY = re.compile(r"^\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{32}\.tmp$")
 
 
@@ -204,7 +206,8 @@ class Store:
     Parameters
     ----------
     directory : path
-        Made if absent. A directory that holds another study, or anything else, is refused untouched.
+        Made if absent. A directory that holds another study, or anything else than the summary ``table.nc`` of one
+        whose cells are gone, is refused untouched.
     study : mapping
         What identifies the study (its parameters and seed), of numbers, text, lists and mappings.
     name : str
@@ -266,10 +269,11 @@ class Store:
         self._compare()
 
     def _refuse_foreign(self) -> None:
-        """Raise if there is anything but the leftovers of a run that was killed before its manifest."""
+        """Raise if there is anything but a summary or the leftovers of a run that was killed before its manifest."""
         if not self.directory.exists():
             return
-        found = sorted(p.name for p in self.directory.iterdir() if not _TEMPORARY.match(p.name))
+        names = (p.name for p in self.directory.iterdir())
+        found = sorted(name for name in names if name != _SUMMARY and not _TEMPORARY.match(name))
         if found:
             shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
             raise StudyConflictError(

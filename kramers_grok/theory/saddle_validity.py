@@ -27,7 +27,7 @@ def orbit_flags(barrier: OrbitBarrier, temperature: float) -> tuple[str, ...]:
       :math:`n\sqrt{T/2\lambda}/R`: it must stay below `ORBIT_WIDTH`. (Its square times about 10 is the excess
       of simulated times: 1.47, 1.29, 1.24 at D = 3, n = 1, ΔF/T = 6, 8, 10.)
     - *Trap*: at D = 3 the cubic term of the loss widens the trap,
-      :math:`\delta\ln Z = 	frac12 q^2(h_1-r)(h_2-r)\sum_{k\ge r}\sigma_k^2\,T/\lambda^3`, which must stay below
+      :math:`\delta\ln Z = \tfrac12 q^2(h_1-r)(h_2-r)\sum_{k\ge r}\sigma_k^2\,T/\lambda^3`, which must stay below
       `TRAP_WIDENING`.
     - *Soft modes*: a mode whose thermal width :math:`\sqrt{T/\mu}` is not small against R is no Gaussian but a whole
       angle, as where two singular values nearly coincide. :math:`T/\mu` must stay below `SOFT_MODE` R².

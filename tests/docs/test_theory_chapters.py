@@ -1,10 +1,12 @@
 """The derivations in `theory/` run from top to bottom, and only their last cell, the contract, knows the package."""
 
 import ast
+import importlib.util
 import linecache
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,6 +15,18 @@ ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted((ROOT / "theory").glob("[0-9]*.md"))
 FENCE = re.compile(r"^(?P<mark>`{3,})\{code-cell\}[^\n]*\n(?P<body>.*?)^(?P=mark)[ \t]*$", re.M | re.S)
 OPTIONS = re.compile(r"\A(---\n.*?^---\n|(:[^\n]*\n)+)", re.M | re.S)
+
+
+def load_record() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_executed", ROOT / "docs" / "executed.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+executed = load_record()
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,8 @@ def test_only_the_contract_imports_the_package(chapter: Path) -> None:
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
 def test_chapter_holds(chapter: Path) -> None:
+    if executed.read(chapter) is not None:
+        return  # the documentation that was built of this very checkout ran it, with every warning an error
     namespace: dict[str, Any] = {"__name__": f"theory.{chapter.stem}"}
     for cell in chapter_cells(chapter):
         cell.run(namespace)

@@ -248,6 +248,16 @@ def test_independent_chains_see_independent_inputs() -> None:
     np.testing.assert_allclose(yx, np.diag([2.0, 1.0]) @ xx, rtol=1e-12)
 
 
+@pytest.mark.parametrize("batch", [1, 3, 20])
+@pytest.mark.parametrize("kind", list(COVARIANCES))
+def test_labels_without_noise_are_the_teachers(kind: str, batch: int) -> None:
+    """In whichever order the products are taken, for batches smaller and larger than the number of inputs."""
+    xx, yx = draw(MomentSource(network(kind), 0.0, batch, LIKE), 5)
+    np.testing.assert_allclose(yx, MATRIX @ xx, rtol=1e-12, atol=1e-14)
+    _, noisy = draw(MomentSource(network(kind), 1e-9, batch, LIKE), 5)
+    np.testing.assert_allclose(noisy, yx, rtol=0, atol=1e-7)
+
+
 # ---------------------------------------------------------------- which source, and refusals
 
 

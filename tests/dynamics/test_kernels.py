@@ -59,12 +59,14 @@ def test_scores_of_another_shape_are_other_kernels_and_of_other_numbers_are_not(
     assert len(set(texts)) == 3
 
 
-def test_other_depths_features_and_data_are_other_kernels() -> None:
+def test_other_depths_features_and_steps_taken_together_are_other_kernels() -> None:
     """Negative control of the comparison of texts."""
-    spec = kernels.scalar_spec(DeepLinearChain(3, *VALUES[0]))
+    spec, mode = (kernels.scalar_spec(system(3, *VALUES[0])) for system in (DeepLinearChain, Mode))
     deeper = kernels.scalar_spec(DeepLinearChain(4, *VALUES[0]))
-    texts = {text_of(spec, blocks.ONLINE)[0], text_of(deeper, blocks.ONLINE)[0], text_of(spec, blocks.EPOCHS)[0]}
-    assert len(texts) == 3
+    texts = {text_of(spec, blocks.ONLINE)[0], text_of(deeper, blocks.ONLINE)[0]}
+    texts |= {text_of(mode, kind)[0] for kind in (blocks.CONSTANT, blocks.ONLINE, blocks.EPOCHS)}
+    assert len(texts) == 5
+    assert text_of(spec, blocks.ONLINE) == text_of(spec, blocks.EPOCHS) == text_of(spec, blocks.CONSTANT)
     x = sympy.Symbol("x", real=True)
     landscape = kernels.landscape_spec(Landscape(x**2, (x,), (x, x**3)))
     assert text_of(landscape, feature=0)[0] != text_of(landscape, feature=1)[0]
@@ -75,7 +77,7 @@ def test_parameters_that_coincide_are_told_apart_in_the_paths(values: tuple[floa
     """Equal numbers become one argument: the text may differ, the forces must not."""
     text, constants = text_of(kernels.landscape_spec(DeepLinearChain(3, *values).landscape))
     names = {f"k{j}": value for j, value in enumerate(constants)}
-    body = text.split("def _descend")[1].split("@njit")[0]
+    body = text.split("def move")[1].split("@njit")[0]
     lines = [
         line.strip() for line in body.splitlines() if line.strip()[:2] in {"c0", "c1", "c2", "c3", "g0", "g1", "g2"}
     ]
@@ -103,18 +105,18 @@ def test_irrational_constants_and_functions_compile() -> None:
 
 def test_kernels_are_kept_on_disk_by_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KRAMERS_GROK_CACHE", str(tmp_path))
-    text = 'def advance():\n    """A stand-in."""\n    return 7\n'
-    assert kernel_source.compiled.__wrapped__(text)() == 7
+    text = 'def leap():\n    """A stand-in."""\n    return 7\n'
+    assert kernel_source.imported(text).leap() == 7
     (path,) = (tmp_path / "kramers_grok" / "kernels").glob("kernel_*.py")
     assert path.read_text() == text
     written = path.stat().st_mtime_ns
-    kernel_source.compiled.__wrapped__(text)
+    kernel_source.imported(text)
     assert path.stat().st_mtime_ns == written
-    assert kernel_source.compiled.__wrapped__(text.replace("7", "8"))() == 8
+    assert kernel_source.imported(text.replace("7", "8")).leap() == 8
 
 
 def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a directory")
     monkeypatch.setenv("KRAMERS_GROK_CACHE", str(blocked))
-    assert kernel_source.compiled.__wrapped__("def advance():\n    return 9\n")() == 9
+    assert kernel_source.imported("def leap():\n    return 9\n").leap() == 9

@@ -30,3 +30,21 @@ def test_the_estimate_and_its_error() -> None:
     assert np.sqrt((errors**2).mean()) == pytest.approx(np.log(values).std(), rel=0.06)
     covered = np.mean([e.lower < 50 < e.upper for e in estimates])
     assert covered == pytest.approx(0.9, abs=0.025)
+
+
+def test_a_repeat_that_died_out_counts_and_one_without_entries_does_not() -> None:
+    """Half of the repeats with p = 0 double the mean time of the others; repeats without entries change nothing."""
+    n = 16
+    dead = np.arange(n) % 2 == 0
+    one, many = np.ones(n), np.full(n, 10.0)
+    alive = combine(Repeats(0 * one, one, many, 2 * one, np.full(n, 0.01)), 0.95)
+    assert alive.value == pytest.approx(200.0)
+    half = combine(Repeats(0 * one, one, many, 2 * one, np.where(dead, 0.0, 0.01)), 0.95)
+    assert half.value == pytest.approx(400.0)
+    assert half.standard_error > 0.2 * half.value
+    nobody = np.where(dead, np.nan, 0.01)
+    absent = combine(Repeats(0 * one, one, np.where(dead, 0.0, 10.0), np.where(dead, np.nan, 2.0), nobody), 0.95)
+    assert absent.value == pytest.approx(200.0)
+    # A repeat counts by its entries
+    uneven = combine(Repeats(0 * one, one, np.where(dead, 30.0, 10.0), 2 * one, np.where(dead, 0.0, 0.01)), 0.95)
+    assert uneven.value == pytest.approx(800.0)

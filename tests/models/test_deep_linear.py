@@ -94,6 +94,24 @@ def test_the_batch_gradient_is_autograd_of_the_batch_loss(model: Model, replicas
     torch.testing.assert_close(model.batch_gradient(theta, xx, yx), expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("widths", "layers_first"),
+    [((9, 1, 2, 9), 1), ((9, 6, 1, 9), 2), ((8, 16, 16, 8), 3), ((9, 2, 2, 1), 3), ((4, 4, 4), 2)],
+)
+def test_any_order_of_products_is_the_same_gradient(widths: tuple[int, ...], layers_first: int) -> None:
+    """A batch's moments meet W where that takes the fewest operations; autograd multiplies from left to right."""
+    model = network(widths)
+    assert model._narrow == layers_first
+    inputs = normal(1, 3, 5, widths[0])
+    xx, yx = inputs.transpose(1, 2) @ inputs / 5, normal(2, 3, widths[-1], widths[0])
+    theta = normal(3, 3, model.n_parameters).requires_grad_()
+    w = end_to_end(model, theta)
+    loss = 0.5 * (w @ xx * w).sum() - (w * yx).sum()
+    torch.testing.assert_close(
+        model.data_gradient(theta.detach(), xx, yx), autograd(loss, theta), rtol=1e-12, atol=1e-12
+    )
+
+
 @settings(max_examples=20)
 @given(models(), st.integers(0, 2**32 - 3))
 def test_pytorchs_sgd_takes_our_step(model: Model, seed: int) -> None:

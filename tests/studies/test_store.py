@@ -131,6 +131,18 @@ def test_a_directory_with_anything_else_is_refused(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_summary_without_its_cells_is_made_anew(tmp_path):
+    """A clone of the repository has the tables of `make evidence` and nothing else of them."""
+    (tmp_path / "table.nc").write_bytes(b"a summary")
+    store = Store(tmp_path, STUDY, name="demo")
+    store.cell("a", {}, result)
+    assert (tmp_path / "table.nc").read_bytes() == b"a summary"
+    assert Store(tmp_path, STUDY, name="demo").has("a", {})
+    (tmp_path / "study.json").unlink()  # cells without a manifest are nobody's
+    with pytest.raises(StudyConflictError, match=r"holds no study \(cells\)"):
+        Store(tmp_path, STUDY, name="demo")
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", "not json"])
 def test_a_foreign_manifest_is_refused(tmp_path, text):
     (tmp_path / "study.json").write_text(text)

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
+from kramers_grok.dynamics.batching import Data
 from kramers_grok.dynamics.sgd import SGD
-from kramers_grok.models.base import BatchModel
+from kramers_grok.models.base import BatchModel, SampleModel
 from kramers_grok.models.data import FiniteData
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 
@@ -85,18 +86,21 @@ def full_gradient(process: SGD, weight_decay: float | None = None) -> Gradient:
     Parameters
     ----------
     process : SGD
-        Its data are taken whole: all samples of finite data, otherwise the model's population.
+        Its data are taken whole: all samples of finite data, otherwise the model's population, or the data that a
+        nonlinear model has of its own.
     weight_decay : float, optional
         Instead of the process's own.
     """
     model, data = process.model, process.data
+    decay = float(process.weight_decay) if weight_decay is None else weight_decay
+    if isinstance(model, SampleModel):
+        return _over_samples(model, data, decay)
     if isinstance(data, FiniteData):
         xx, yx = data.input_covariance, data.cross_covariance
     else:
         xx = model.input_covariance
         yx = model.teacher_matrix @ xx
     moments = [torch.as_tensor(np.array(a), dtype=torch.float64)[None] for a in (xx, yx)]
-    decay = float(process.weight_decay) if weight_decay is None else weight_decay
 
     def gradient(theta: Tensor) -> Tensor:
         return model.data_gradient(theta, *moments) + decay * theta
@@ -104,7 +108,20 @@ def full_gradient(process: SGD, weight_decay: float | None = None) -> Gradient:
     return gradient
 
 
-def symmetries(model: BatchModel, theta: Tensor) -> Tensor:
+def _over_samples(model: SampleModel, data: Data, decay: float) -> Gradient:
+    """`full_gradient` of a nonlinear model, on finite data or on the model's own."""
+    whole = data if isinstance(data, FiniteData) else model.data
+    if whole is None:
+        return model.gradient  # says what is missing
+    x, y = (torch.as_tensor(a, dtype=torch.float64)[None] for a in (whole.x, whole.y))
+
+    def gradient(theta: Tensor) -> Tensor:
+        return model.sample_gradient(theta, x, y) + decay * theta
+
+    return gradient
+
+
+def symmetries(model: BatchModel | SampleModel, theta: Tensor) -> Tensor:
     """Generators of the symmetries that leave a model's loss alone, shape (replica, generator, parameter).
 
     For matrix networks they are the rotations of each hidden layer's units, W_l → R W_l and W_{l+1} → W_{l+1} Rᵀ;
@@ -149,7 +166,7 @@ def hessian(gradient: Gradient, theta: Tensor) -> Tensor:
     return 0.5 * (matrices + matrices.transpose(1, 2))
 
 
-def _zero_modes(model: BatchModel, theta: Tensor) -> tuple[Tensor, Tensor]:
+def _zero_modes(model: BatchModel | SampleModel, theta: Tensor) -> tuple[Tensor, Tensor]:
     """Orthonormal zero modes, shape (replica, parameter, generator), columns beyond their number being 0."""
     generators = symmetries(model, theta)
     if generators.shape[1] == 0:
@@ -161,7 +178,12 @@ def _zero_modes(model: BatchModel, theta: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def certify(
-    gradient: Gradient, model: BatchModel, theta: Tensor, *, scale: float = 1.0, dense_limit: int = DENSE_LIMIT
+    gradient: Gradient,
+    model: BatchModel | SampleModel,
+    theta: Tensor,
+    *,
+    scale: float = 1.0,
+    dense_limit: int = DENSE_LIMIT,
 ) -> Certificate:
     """Examine points: are they minima, and how well is that known?
 
@@ -169,7 +191,7 @@ def certify(
     ----------
     gradient : callable
         As from `full_gradient`.
-    model : BatchModel
+    model : BatchModel or SampleModel
         Whose symmetries are projected out.
     theta : Tensor, shape (replica, parameter)
     scale : float

@@ -21,7 +21,7 @@ from kramers_grok.core.schema import describe
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.protocols.certificate import certify, full_gradient
 from kramers_grok.escape.protocols.sweep import Settling, settle
-from kramers_grok.models.base import BatchModel
+from kramers_grok.models.base import BatchModel, SampleModel
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.models.diagonal import DiagonalNetwork
 from kramers_grok.theory import mode_states
@@ -35,7 +35,7 @@ _LARGEST = 1.5
 _SMALLEST = 0.02  # of the natural size: far inside the trap, but no stationary point
 
 
-def random_starts(model: BatchModel, n_starts: int, *, seed: int, scale: float = 1.0) -> Tensor:
+def random_starts(model: BatchModel | SampleModel, n_starts: int, *, seed: int, scale: float = 1.0) -> Tensor:
     """Draw starting weights in which every feature may be large or small, shape (replica, parameter).
 
     Weights of one size would hardly ever end with some features learned and others not. So every hidden channel of a
@@ -44,7 +44,7 @@ def random_starts(model: BatchModel, n_starts: int, *, seed: int, scale: float =
 
     Parameters
     ----------
-    model : BatchModel
+    model : BatchModel or SampleModel
     n_starts : int
     seed : int
     scale : float

@@ -27,7 +27,8 @@ from kramers_grok.escape.first_passage import first_passage
 from kramers_grok.models.data import FiniteData, Population
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.models.diagonal import DiagonalNetwork
-from kramers_grok.models.layers import LinearModel, layers_of
+from kramers_grok.models.layers import LayeredModel, layers_of
+from kramers_grok.models.mlp import MLP
 
 __all__ = ["Trap", "prepare_trap", "release_seed", "trap_and_release", "without_noise"]
 
@@ -284,7 +285,7 @@ def _check_settled(process: SGD, before: State, after: State, target: Region) ->
 def _layers(process: SGD, theta: Tensor) -> list[Tensor]:
     """Weight matrices of every layer, (replica, outputs, inputs); all weights in one row for other models."""
     model, points = process.model, theta.detach().to(device="cpu", dtype=torch.float64)
-    return layers_of(model, points) if isinstance(model, LinearModel) else [points.unsqueeze(1)]
+    return layers_of(model, points) if isinstance(model, LayeredModel) else [points.unsqueeze(1)]
 
 
 def _squared_norms(process: SGD, theta: Tensor) -> Array:
@@ -303,8 +304,8 @@ def _unused(process: SGD, theta: Tensor, rank: int) -> Array:
 
 
 def _singular_values(process: SGD, count: int) -> Array:
-    """σ_k of every order parameter; the largest one for models that do not know theirs."""
-    model = process.model
+    """σ_k of every order parameter; the largest one for models that do not know theirs, 1 without a teacher."""
+    model = process.model.linear if isinstance(process.model, MLP) else process.model
     if isinstance(model, DeepLinearNetwork):
         try:
             return np.asarray(model.singular_values)
@@ -314,4 +315,5 @@ def _singular_values(process: SGD, count: int) -> Array:
             return np.asarray(values[:count])
     if isinstance(model, DiagonalNetwork):
         return np.array([chain.singular_value for chain in model.chains])
-    return np.full(count, float(np.linalg.norm(model.teacher_matrix, 2)))
+    matrix = np.ones((1, 1)) if model.teacher_matrix is None else model.teacher_matrix
+    return np.full(count, float(np.linalg.norm(matrix, 2)))
