@@ -1,4 +1,4 @@
-"""Parts about what is left: drawing normals, importing the package, memory."""
+"""Parts about what is left: drawing normals, exact times over a grid, importing the package, memory."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import kramers_grok as kg
 from benchmarks.escape import Chosen
 from benchmarks.settings import ROOT
 from benchmarks.timing import DOUBLE, SINGLE, Check, Part, Plan, Racer, Say
@@ -83,6 +84,42 @@ def _on_threads(pool: ThreadPoolExecutor, fills: Sequence[Fill], n: int) -> None
     list(pool.map(work, range(len(fills))))
 
 
+# ------------------------------------------------------------------ exact times
+
+GRID = 10_000  # modes
+SHARE = 100  # of which one is done by the scalar solver
+
+
+def exact_part(threads: int, part: Part, plan: Plan, chosen: Chosen, say: Say) -> None:
+    """Exact mean exit times of modes that differ in singular value and weight decay, at ΔF/T = 6."""
+    generator, n = np.random.default_rng(0), GRID // (SHARE if plan.quick else 1)
+    sigma, share = generator.uniform(0.8, 1.6, n), generator.uniform(0.3, 0.9, n)
+    modes = [kg.Mode(3, s, share_ * kg.Mode(3, s, 0.1).spinodal()) for s, share_ in zip(sigma, share, strict=True)]
+    decay = np.array([mode.weight_decay for mode in modes])
+    heat = np.array([mode.barrier().height / 6 for mode in modes])
+
+    def together(_: int) -> Any:
+        return kg.mode_exit_times(3, sigma, decay, temperature=heat).mean
+
+    def one_by_one(count: int) -> Any:
+        pairs = zip(modes[:count], heat[:count], strict=True)
+        return np.array([kg.exit_time(m, temperature=t, target=kg.beyond(m.barrier())).mean for m, t in pairs])
+
+    few = n // SHARE
+    alone = one_by_one(few)
+    # Two solvers of one quadrature: equal to what both promise, not by chance.
+    worst = float(np.abs(together(0)[:few] / alone - 1).max())
+    part.check(Check("mode_exit_times", "largest deviation from exit_time", worst, 0.0, 1e-9), say)
+    racers = [
+        Racer("mode_exit_times, the whole grid", together, True, fixed=1),
+        Racer(
+            "exit_time, one by one", lambda count: one_by_one(count * few), True, scale=1 / SHARE, fixed=1,
+            note=f"of {few} modes, times {SHARE}",
+        ),
+    ]  # fmt: skip
+    part.race(f"{n:,} modes", [r for r in racers if chosen(r.name)], plan, say)
+
+
 # ------------------------------------------------------------------ whole processes
 
 IMPORTS = {
@@ -96,7 +133,8 @@ IMPORTS = {
     "an empty Python process": "pass",
 }
 
-# The peak is reset after a small run: importing and compiling need more memory than they keep.
+# State: the weights and the number of the noise stream. The peak is reset after a small run, since importing and
+# compiling need more memory than they keep.
 MEMORY = """
 import re
 import kramers_grok as kg
@@ -114,7 +152,7 @@ with open("/proc/self/clear_refs", "w") as peak:
     peak.write("5")
 before = kilobytes("VmRSS")
 run({replicas})
-print(1024 * (kilobytes("VmHWM") - before) / ({replicas} * 8 * ({parameters} + 1)))  # weights and the number of the noise stream
+print(1024 * (kilobytes("VmHWM") - before) / ({replicas} * 8 * ({parameters} + 1)))
 """
 SYSTEMS = {
     "mode, 2,000,000 replicas": ("kg.Mode(3, 1.0, 0.25)", 2_000_000, 1),
@@ -153,6 +191,7 @@ def parts(threads: int) -> dict[str, tuple[str, str, Callable[..., None]]]:
     """Title, unit and function of each part by its name."""
     return {
         "normals": ("Drawing normal numbers", "normal", partial(normals_part, threads)),
+        "exact": ("Exact mean exit times over a grid", "s", partial(exact_part, threads)),
         "imports": ("Importing", "s", partial(imports_part, threads)),
         "memory": ("Memory of an ensemble", "ratio", partial(memory_part, threads)),
     }

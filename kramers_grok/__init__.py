@@ -68,6 +68,12 @@ if TYPE_CHECKING:
     from kramers_grok.escape.scores import LayerAmplitudes as LayerAmplitudes
     from kramers_grok.escape.scores import ResidualFeature as ResidualFeature
     from kramers_grok.escape.splitting import splitting as splitting
+    from kramers_grok.models.activations import GELU as GELU
+    from kramers_grok.models.activations import Identity as Identity
+    from kramers_grok.models.activations import Quadratic as Quadratic
+    from kramers_grok.models.activations import ReLU as ReLU
+    from kramers_grok.models.activations import Softplus as Softplus
+    from kramers_grok.models.activations import Tanh as Tanh
     from kramers_grok.models.data import autoencoding as autoencoding
     from kramers_grok.models.data import digits as digits
     from kramers_grok.models.data import finite as finite
@@ -78,6 +84,7 @@ if TYPE_CHECKING:
     from kramers_grok.models.data import whitened as whitened
     from kramers_grok.models.deep_linear import DeepLinearNetwork as DeepLinearNetwork
     from kramers_grok.models.diagonal import DiagonalNetwork as DiagonalNetwork
+    from kramers_grok.models.mlp import MLP as MLP
     from kramers_grok.studies.attribution import attribution as attribution
     from kramers_grok.studies.diagnosis import diagnose as diagnose
     from kramers_grok.theory.action_cumulants import EmpiricalCumulants as EmpiricalCumulants
@@ -89,6 +96,8 @@ if TYPE_CHECKING:
     from kramers_grok.theory.diffusion_limit import trusted_lr_over_batch as trusted_lr_over_batch
     from kramers_grok.theory.discrete_chain import discrete_exit_time as discrete_exit_time
     from kramers_grok.theory.discrete_chain import sgd_exit_time as sgd_exit_time
+    from kramers_grok.theory.exit_grids import landscape_exit_times as landscape_exit_times
+    from kramers_grok.theory.exit_grids import mode_exit_times as mode_exit_times
     from kramers_grok.theory.exit_times import exit_time as exit_time
     from kramers_grok.theory.exit_times import lr_over_batch_for as lr_over_batch_for
     from kramers_grok.theory.exit_times import temperature_for as temperature_for
@@ -172,6 +181,7 @@ _ROOMS = {
     ),
     "escape.scores": ("LayerAmplitudes", "ResidualFeature"),
     "escape.splitting": ("splitting",),
+    "models.activations": ("GELU", "Identity", "Quadratic", "ReLU", "Softplus", "Tanh"),
     "models.data": (
         "autoencoding",
         "digits",
@@ -184,6 +194,7 @@ _ROOMS = {
     ),
     "models.deep_linear": ("DeepLinearNetwork",),
     "models.diagonal": ("DiagonalNetwork",),
+    "models.mlp": ("MLP",),
     "studies.attribution": ("attribution",),
     "studies.diagnosis": ("diagnose",),
     "theory.action_cumulants": ("EmpiricalCumulants", "GaussianCumulants"),
@@ -191,6 +202,7 @@ _ROOMS = {
     "theory.deep_linear": ("DeepLinearChain", "Mode"),
     "theory.diffusion_limit": ("diffusion_limit_departure", "trusted_lr_over_batch"),
     "theory.discrete_chain": ("discrete_exit_time", "sgd_exit_time"),
+    "theory.exit_grids": ("landscape_exit_times", "mode_exit_times"),
     "theory.exit_times": ("exit_time", "lr_over_batch_for", "temperature_for"),
     "theory.hysteresis": ("predicted_loop",),
     "theory.large_deviations": ("ModeHamiltonian", "forgetting_laws", "learning_laws", "quasi_potential"),

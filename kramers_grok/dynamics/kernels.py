@@ -8,7 +8,6 @@ on the same noise; the two agree path by path to rounding.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,6 +24,7 @@ from kramers_grok.dynamics import blocks, kernel_engine, kernel_source
 from kramers_grok.dynamics.kernel_source import DECAY, XX, YX, KernelSpec, Loops
 from kramers_grok.dynamics.process import Record, Score, State, Watch
 from kramers_grok.dynamics.sampling import ByMoments, BySamples, FullBatch, Sampler, ShuffledEpochs, WithoutReplacement
+from kramers_grok.dynamics.threads import parts_of, side_by_side
 from kramers_grok.models.base import BatchModel, Model, SampleModel
 from kramers_grok.models.data import FiniteData, OnlineTeacher, Population
 from kramers_grok.models.deep_linear import ChainModel, DeepLinearNetwork
@@ -278,13 +278,7 @@ class Kernel:
             )  # fmt: skip
             kernel_engine.advance(*arguments)
 
-        size = max(1, -(-replicas // n_threads))
-        parts = [slice(begin, min(begin + size, replicas)) for begin in range(0, replicas, size)]
-        if len(parts) <= 1:
-            work(slice(0, replicas))
-        else:
-            with ThreadPoolExecutor(len(parts)) as pool:
-                list(pool.map(work, parts))
+        side_by_side(work, parts_of(replicas, n_threads, blocks.BLOCK), n_threads)
         buffers = {**state.buffers, "order": torch.from_numpy(order)} if "order" in state.buffers else state.buffers
         advanced = replace(state, theta=torch.from_numpy(moved), step=state.step + n_steps, buffers=buffers)
         return advanced, Record(torch.from_numpy(hit), torch.from_numpy(best), torch.from_numpy(fell))

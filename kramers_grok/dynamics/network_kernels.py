@@ -6,7 +6,6 @@ are faster for very small networks. Paths are those of the torch loop to roundin
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol
@@ -31,6 +30,7 @@ from kramers_grok.dynamics.sampling import (
     WithoutReplacement,
     teacher_of,
 )
+from kramers_grok.dynamics.threads import parts_of, side_by_side
 from kramers_grok.models.data import FiniteData, OnlineTeacher, Population
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 
@@ -289,13 +289,7 @@ class NetworkKernel:
 
         # Whole blocks for every thread: a block that is not full costs as much as a full one.
         lanes = lane_count(dtype)
-        size = max(1, -(-replicas // (lanes * n_threads))) * lanes
-        parts = [slice(begin, min(begin + size, replicas)) for begin in range(0, replicas, size)]
-        if len(parts) <= 1:
-            work(slice(0, replicas))
-        else:
-            with ThreadPoolExecutor(len(parts)) as pool:
-                list(pool.map(work, parts))
+        side_by_side(work, parts_of(replicas, n_threads, lanes, lanes), n_threads)
         advanced = replace(state, theta=torch.from_numpy(moved), step=state.step + n_steps)
         return advanced, Record(torch.from_numpy(hit), torch.from_numpy(best), torch.from_numpy(fell))
 
