@@ -40,9 +40,12 @@ def generators() -> dict[tuple[str, str], Callable[[], tuple[Fill, Any]]]:
 
 
 def _quads(fill: Callable[..., None], kind: Any) -> tuple[Fill, Any]:
-    out, streams, (low, high) = np.empty((4, 512), dtype=kind), np.arange(512, dtype=np.uint32), rng.split_seed(1)
+    # As in a kernel the same cached block, step after step; larger than there, since every call comes from Python.
+    replicas = N // 8
+    out, streams = np.empty((4, replicas), dtype=kind), np.arange(replicas, dtype=np.uint32)
+    low, high = rng.split_seed(1)
 
-    def run(number: int) -> None:  # as in a kernel: the same cached block, step after step
+    def run(number: int) -> None:
         for step in range(N // out.size):
             fill(out, low, high, np.uint32(Purpose.LANGEVIN), streams, step, 0)
 
@@ -138,12 +141,9 @@ IMPORTS = {
 MEMORY = """
 import re
 import kramers_grok as kg
-from kramers_grok.dynamics.process import Watch
 process = kg.Langevin({system}, temperature=1e-4, dt=0.1, device="cpu")
 def run(n):
-    state = process.start(n, seed=0)
-    for _ in range(3):
-        state, record = process.advance(state, 2, Watch(kg.Region(0.9), bridge=True))
+    kg.first_passage(process, target=kg.Region(0.9), n_replicas=n, max_time=0.6, seed=0)
 def kilobytes(name):
     with open("/proc/self/status") as status:
         return int(re.search(name + r":\\s+([0-9]+)", status.read())[1])
@@ -174,7 +174,7 @@ def _process(code: str, n: int = 1) -> str:
 
 
 def memory_part(threads: int, part: Part, plan: Plan, chosen: Chosen, say: Say) -> None:
-    """Peak memory that an ensemble adds, over the bytes of its state."""
+    """Peak memory that a first passage of an ensemble adds, over the bytes of its state."""
     if not Path("/proc/self/clear_refs").exists():
         part.leave_out("peak memory", "only Linux tells it", say)
         return

@@ -21,6 +21,8 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
+from kramers_grok.core.cache import kept_by_content
+
 __all__ = ["box_muller", "box_muller_single", "fma", "fma_single", "inline_njit", "log", "njit", "wide_vectors"]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,12 +30,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def njit(function: F) -> F:
     """Compile a function with the GIL released, the machine code kept on disk and numpy's division by zero."""
-    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+    with kept_by_content():
+        return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
 
 
 def inline_njit(function: F) -> F:
     """Compile a scalar function that is always inlined: a call left inside a loop would stop its vectorisation."""
-    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)(function))
+    with kept_by_content():
+        return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)(function))
 
 
 # numba is untyped: these say what the compiled functions return.

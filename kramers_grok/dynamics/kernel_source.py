@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +18,7 @@ from numba.core import types
 from sympy.codegen.rewriting import create_expand_pow_optimization
 from sympy.printing.pycode import PythonCodePrinter
 
-from kramers_grok.core import compiled as core_compiled
+from kramers_grok.core.cache import directory
 from kramers_grok.core.landscape import Landscape, with_float_constants
 from kramers_grok.dynamics import blocks, kernel_engine
 from kramers_grok.dynamics.kernel_template import TEMPLATE
@@ -135,7 +134,6 @@ def source(
     leap += [line.format(_entry("y", j)) for j, line in enumerate(store)]
     leap += [f"{_entry('y', n)} = peak", "suspect = (bad | (peak >= threshold) | (least <= floor)) & (mark[i] >= 0.0)"]
     text = TEMPLATE.format(
-        dependencies=_dependencies(),
         unpack="".join(f"    k{j} = constants[{j}]\n" for j in range(len(constants.symbols))),
         leap_hyper=_hyper(varying, together),
         move_hyper=_hyper(varying, None),
@@ -234,29 +232,11 @@ _OWN_HYPERPARAMETERS = [
 
 
 @cache
-def _dependencies() -> str:
-    """Hash of what a kernel inlines: numba's own cache looks at the kernel's source alone."""
-    return hashlib.sha256(Path(str(core_compiled.__file__)).read_bytes()).hexdigest()[:16]
-
-
-def _cache_directory() -> Path:
-    base = os.environ.get("KRAMERS_GROK_CACHE") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "kramers_grok" / "kernels"
-
-
-@cache
 def imported(text: str) -> ModuleType:
     """Import the source as a module named by its content, so that numba can keep the machine code on disk."""
     name = "kernel_" + hashlib.sha256(text.encode()).hexdigest()[:20]
-    directory = _cache_directory()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / f"{name}.py"
-        if not path.exists():
-            _write(path, text)
-    except OSError:  # a read-only home: compile anew in each process
-        directory = Path(tempfile.mkdtemp(prefix="kramers_grok_"))
-        path = directory / f"{name}.py"
+    path = directory("kernels") / f"{name}.py"
+    if not path.exists():
         _write(path, text)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

@@ -14,7 +14,6 @@ import numpy as np
 
 from kramers_grok.core.compiled import njit, wide_vectors
 
-# Compiled parts that this source calls, by content: {dependencies}
 
 
 @njit

@@ -234,10 +234,11 @@ class Kernel:
                 "an epoch would have no fixed length.\nUse `sampler=WithoutReplacement()`."
             )
         compiled = self._compiled(watch, varying=True)
-        steps, decays, amplitudes = (np.ascontiguousarray(h.table, dtype=np.float64) for h in (lr, decay, amplitude))
+        # Copies: what was broadcast is read-only, for numba another type, for which all would be compiled again.
+        steps, decays, amplitudes = (np.array(h.table, dtype=np.float64) for h in (lr, decay, amplitude))
         factors = np.stack([h.factor for h in (lr, decay, amplitude)], axis=1, dtype=np.float64)
         noisy = bool(np.any(amplitudes) and np.any(factors[:, 2]))
-        source = self.source._replace(batch_size=np.ascontiguousarray(sizes, dtype=np.int64))
+        source = self.source._replace(batch_size=np.array(sizes, dtype=np.int64))
 
         def hyper(part: slice) -> _Tables:
             return steps, decays, amplitudes, noisy, factors[part]
