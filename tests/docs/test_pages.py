@@ -14,8 +14,10 @@ from kramers_grok.studies.reproduction import ARMS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+# By path: two of them are called README.md.
 TEXT = {
-    page.name: page.read_text(encoding="utf-8") for page in [*PAGES, ROOT / "README.md", ROOT / "benchmarks/README.md"]
+    str(page.relative_to(ROOT)): page.read_text(encoding="utf-8")
+    for page in [*PAGES, ROOT / "README.md", ROOT / "benchmarks/README.md"]
 }
 CODE = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 
@@ -58,20 +60,20 @@ def test_make_targets_exist(page: str) -> None:
 
 
 def test_every_page_can_be_reached() -> None:
-    toctree = re.search(r"```\{toctree\}\n(.*?)```", TEXT["index.md"], re.S)
+    toctree = re.search(r"```\{toctree\}\n(.*?)```", TEXT["docs/index.md"], re.S)
     assert toctree
-    assert {Path(page).stem for page in TEXT if (ROOT / "docs" / page).exists()} <= {*toctree[1].split(), "index"}
+    assert {Path(page).stem for page in TEXT if page.startswith("docs/")} <= {*toctree[1].split(), "index"}
 
 
 def test_every_arm_of_the_main_job_is_explained() -> None:
-    described = set(re.findall(r"^## `(\w+)`", TEXT["main_job.md"], re.M))
+    described = set(re.findall(r"^## `(\w+)`", TEXT["docs/main_job.md"], re.M))
     assert described == set(ARMS)
 
 
 def test_options_named_exist() -> None:
     commands = typer.main.get_command(importlib.import_module("kramers_grok.cli").app).commands  # type: ignore[attr-defined]
     known = {spelling for command in commands.values() for parameter in command.params for spelling in parameter.opts}
-    assert set(re.findall(r"`(--[\w-]+)`", TEXT["main_job.md"])) <= known
+    assert set(re.findall(r"`(--[\w-]+)`", TEXT["docs/main_job.md"])) <= known
 
 
 @pytest.mark.parametrize("name", [found.name for found in pkgutil.walk_packages(kg.__path__, "kramers_grok.")])
