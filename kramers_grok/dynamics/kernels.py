@@ -279,7 +279,8 @@ class Kernel:
             )  # fmt: skip
             kernel_engine.advance(*arguments)
 
-        side_by_side(work, parts_of(replicas, n_threads, blocks.BLOCK), n_threads)
+        parts = parts_of(replicas, n_threads, blocks.BLOCK, work=theta.size * n_steps)
+        side_by_side(work, parts, n_threads)
         buffers = {**state.buffers, "order": torch.from_numpy(order)} if "order" in state.buffers else state.buffers
         advanced = replace(state, theta=torch.from_numpy(moved), step=state.step + n_steps, buffers=buffers)
         return advanced, Record(torch.from_numpy(hit), torch.from_numpy(best), torch.from_numpy(fell))

@@ -289,7 +289,8 @@ class NetworkKernel:
 
         # Whole blocks for every thread: a block that is not full costs as much as a full one.
         lanes = lane_count(dtype)
-        side_by_side(work, parts_of(replicas, n_threads, lanes, lanes), n_threads)
+        parts = parts_of(replicas, n_threads, lanes, lanes, work=theta.size * n_steps)
+        side_by_side(work, parts, n_threads)
         advanced = replace(state, theta=torch.from_numpy(moved), step=state.step + n_steps)
         return advanced, Record(torch.from_numpy(hit), torch.from_numpy(best), torch.from_numpy(fell))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 __all__ = ["parts_of", "side_by_side"]
 
@@ -11,7 +13,11 @@ __all__ = ["parts_of", "side_by_side"]
 PARTS_PER_THREAD = 8
 
 
-def parts_of(replicas: int, n_threads: int, block: int, least: int = 1) -> list[slice]:
+# Weights times steps below which waking another thread takes longer than the work, about a millisecond's.
+LEAST_WORK = 2**18
+
+
+def parts_of(replicas: int, n_threads: int, block: int, least: int = 1, *, work: int = LEAST_WORK) -> list[slice]:
     """Cut replicas into parts of whole blocks, several for each thread where there are enough.
 
     Parameters
@@ -21,6 +27,8 @@ def parts_of(replicas: int, n_threads: int, block: int, least: int = 1) -> list[
         Replicas that compiled code takes together.
     least : int
         Smallest unit that a block may be cut into, so that a small batch still occupies all threads.
+    work : int
+        Weights times steps of all replicas.
 
     Examples
     --------
@@ -29,7 +37,7 @@ def parts_of(replicas: int, n_threads: int, block: int, least: int = 1) -> list[
     >>> [part.stop - part.start for part in parts_of(1000, 2, 1024, 16)]
     [512, 488]
     """
-    if n_threads == 1:
+    if n_threads == 1 or work < LEAST_WORK:
         return [slice(0, replicas)]
     rounds = min(PARTS_PER_THREAD, -(-replicas // (block * n_threads)))
     unit = block if replicas > block * n_threads * rounds else least
@@ -43,5 +51,10 @@ def side_by_side(work: Callable[[slice], None], parts: list[slice], n_threads: i
         for part in parts:
             work(part)
         return
-    with ThreadPoolExecutor(min(n_threads, len(parts))) as pool:
-        list(pool.map(work, parts))
+    list(_pool(n_threads, os.getpid()).map(work, parts))
+
+
+@lru_cache(maxsize=8)
+def _pool(n_threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads that wait for work; a forked process has none of its parent's and makes its own."""
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="kramers_grok")
