@@ -239,3 +239,10 @@ def test_a_ratio_that_fell_is_named(load: Load, tmp_path: Path, capsys: pytest.C
     new.write_text(record(4.0), encoding="utf-8")
     assert tracked.main([str(new), "--against", str(kept)]) == 1
     assert "slower than before, relative to numpy: sum" in capsys.readouterr().out
+
+
+def test_no_step_is_faster_than_its_noise(results: dict[str, Any], load: Load) -> None:
+    floors = load("report").drawing(results)
+    assert {floor.noise for floor in floors} == {"double", "single"}
+    for floor in floors:
+        assert 1 < floor.ours < floor.peer, floor
