@@ -92,7 +92,8 @@ class NonlinearShape:
         nothing = np.zeros((1, 1)), np.zeros(1)
         x, y = (nothing[0],) * 2 if plan.data is None else (plan.data.x, plan.data.y)
         probe, shares = nothing if self.mlp.data is None else (self.mlp.data.x, self.mlp.fit[0][feature])
-        tables = (np.ascontiguousarray(a, dtype=dtype) for a in (x, y, probe, shares))
+        # Copies, which may be written: what may not is another type to numba, for which all is compiled again.
+        tables = (np.array(a, dtype=dtype, order="C") for a in (x, y, probe, shares))
         return SampleBatches(plan.kind, plan.spread is not None, plan.label_noise != 0.0, *tables)
 
 

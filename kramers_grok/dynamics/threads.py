@@ -12,12 +12,11 @@ __all__ = ["parts_of", "side_by_side"]
 # Parts for each thread: a core that others use too gets fewer of them, and nobody waits for it.
 PARTS_PER_THREAD = 8
 
-
 # Weights times steps below which waking another thread takes longer than the work, about a millisecond's.
 LEAST_WORK = 2**18
 
 
-def parts_of(replicas: int, n_threads: int, block: int, least: int = 1, *, work: int = LEAST_WORK) -> list[slice]:
+def parts_of(replicas: int, n_threads: int, block: int, least: int = 1, *, work: int) -> list[slice]:
     """Cut replicas into parts of whole blocks, several for each thread where there are enough.
 
     Parameters
@@ -28,13 +27,13 @@ def parts_of(replicas: int, n_threads: int, block: int, least: int = 1, *, work:
     least : int
         Smallest unit that a block may be cut into, so that a small batch still occupies all threads.
     work : int
-        Weights times steps of all replicas.
+        Weights times steps of all replicas; little of it stays in one part.
 
     Examples
     --------
-    >>> [part.stop - part.start for part in parts_of(3000, 2, 1024)]
+    >>> [part.stop - part.start for part in parts_of(3000, 2, 1024, work=10**7)]
     [750, 750, 750, 750]
-    >>> [part.stop - part.start for part in parts_of(1000, 2, 1024, 16)]
+    >>> [part.stop - part.start for part in parts_of(1000, 2, 1024, 16, work=10**7)]
     [512, 488]
     """
     if n_threads == 1 or work < LEAST_WORK:
