@@ -62,7 +62,7 @@ $(BIN)/python:
 # pip then moves only what pyproject.toml and constraints.txt ask for.
 EXTRAS-run  := data
 EXTRAS-test := data,distributed,test
-EXTRAS-docs := data,docs
+EXTRAS-docs := data,distributed,docs
 EXTRAS-bench := data,bench
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python

@@ -9,7 +9,9 @@ import shutil
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -169,22 +171,30 @@ def write_commands() -> str:
 
     from kramers_grok.cli import app
 
-    root = typer.main.get_command(app)
-    commands = getattr(root, "commands", None) or {"": root}
     lines: list[str] = []
-    for name, command in commands.items():
+    for name, command in walk_commands(typer.main.get_command(app)):
         lines += [f"## `kramers-grok {name}`", "", (command.help or "").strip(), ""]
         lines += ["| option | default | meaning |", "|---|---|---|"]
         for parameter in command.params:
             if getattr(parameter, "hidden", False):
                 continue
-            spelling = ", ".join([*parameter.opts, *parameter.secondary_opts])
+            argument = parameter.param_type_name == "argument"
+            spelling = parameter.name.upper() if argument else ", ".join([*parameter.opts, *parameter.secondary_opts])
             default = "required" if parameter.required else parameter.default
             default = "" if default is None else default
             meaning = " ".join((getattr(parameter, "help", "") or "").split()).replace("|", r"\|")
             lines.append(f"| `{spelling}` | {default} | {meaning} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def walk_commands(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the commands of a group and of the groups in it, with their full names."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from walk_commands(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command
 
 
 def prepare(app: Sphinx, config: Config) -> None:

@@ -87,6 +87,11 @@ if TYPE_CHECKING:
     from kramers_grok.models.mlp import MLP as MLP
     from kramers_grok.studies.attribution import attribution as attribution
     from kramers_grok.studies.diagnosis import diagnose as diagnose
+    from kramers_grok.studies.escape_study import EscapeStudy as EscapeStudy
+    from kramers_grok.studies.executors import Workers as Workers
+    from kramers_grok.studies.runner import run_study as run_study
+    from kramers_grok.studies.study import read_study as read_study
+    from kramers_grok.studies.verdicts import judge as judge
     from kramers_grok.theory.action_cumulants import EmpiricalCumulants as EmpiricalCumulants
     from kramers_grok.theory.action_cumulants import GaussianCumulants as GaussianCumulants
     from kramers_grok.theory.control import design_schedule as design_schedule
@@ -197,6 +202,11 @@ _ROOMS = {
     "models.mlp": ("MLP",),
     "studies.attribution": ("attribution",),
     "studies.diagnosis": ("diagnose",),
+    "studies.escape_study": ("EscapeStudy",),
+    "studies.executors": ("Workers",),
+    "studies.runner": ("run_study",),
+    "studies.study": ("read_study",),
+    "studies.verdicts": ("judge",),
     "theory.action_cumulants": ("EmpiricalCumulants", "GaussianCumulants"),
     "theory.control": ("design_schedule",),
     "theory.deep_linear": ("DeepLinearChain", "Mode"),

@@ -1,12 +1,18 @@
 """Settings of the test suite proper."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
+import numpy as np
 import pytest
 import xarray as xr
 from hypothesis import HealthCheck, settings
 
+from kramers_grok.core.schema import canonical_json, describe, exit_dataset
 from kramers_grok.dynamics import threads
+from kramers_grok.studies.cells import Cell
+from kramers_grok.studies.escape_study import EscapeStudy
 
 # Derandomised: a red build is red again when it is looked at. No deadline: the first example may compile a kernel.
 settings.register_profile(
@@ -37,3 +43,73 @@ def check_labels() -> Callable[[xr.DataTree], None]:
                 assert {"units", "long_name"} <= set(variable.attrs), (tree.name, variable.name)
 
     return check
+
+
+# ---------------------------------------------------------------- studies without simulations
+
+HEIGHT = 0.008  # of every barrier
+MADE: dict[str, Any] = {
+    "title": "Made up",
+    "question": "Do they agree?",
+    "system": {"kind": "chain", "depth": 3, "weight_decay": 0.25},
+    "noise": {"barrier_over_temperature": [3.0, 4.0, 5.0]},
+    "sgd": {"lr": [0.05, 0.1], "batch_size": 16},
+    "run": {"replicas": 256},
+}
+
+
+def made_cell(cell: Cell, factor: float = 1.0, *, status: str = "finished") -> xr.Dataset:
+    """What a cell of an escape study holds, with exponential times of mean `factor` times the predicted one."""
+    ratio = float(cell.config["noise"]["barrier_over_temperature"])
+    mean, seed = 30.0 * math.exp(ratio), sum(map(ord, canonical_json(cell.config)))
+    common = {"barrier": HEIGHT, "barrier_over_temperature": ratio, "asymptotic_time": 0.9 * mean}
+    about = {"host": "a host", "started": "2026-01-01T00:00:00+00:00", "seconds": 1.5, "status": status}
+    temperature = {"temperature": ((), HEIGHT / ratio, describe("temperature"))}
+    if cell.name == "theory":
+        time = mean * np.geomspace(1e-3, 10, 50 + int(ratio))
+        values = common | {"exact_time": mean, "relative_error": 1e-6, "valid": False}
+        ds = xr.Dataset({k: ((), v, describe(k) if k != "valid" else {}) for k, v in values.items()}, temperature)
+        curve = xr.DataArray(np.exp(-time / mean), {"time": time}, ["time"], attrs=describe("survival"))
+        return ds.assign(survival=curve).assign_attrs(about)
+    n, horizon = int(cell.config["run"]["replicas"] or 256), 10 * mean
+    times = np.random.default_rng(seed).exponential(factor * mean, n)
+    escaped = times < horizon
+    coords = {"engine": cell.name, "temperature": HEIGHT / ratio, "dt": 0.1}
+    ds = exit_dataset(
+        np.minimum(times, horizon), escaped, horizon=horizon, coords=coords, seed=seed, dtype="float64", device="cpu",
+        configuration=cell.config,
+    )  # fmt: skip
+    r = int(escaped.sum())
+    found = float(np.minimum(times, horizon).sum()) / max(r, 1)
+    error = found / math.sqrt(max(r, 1))
+    values = common | {
+        "mean_exit_time": found, "lower": found - 1.96 * error, "upper": found + 1.96 * error, "standard_error": error,
+        "n_escaped": r, "n_replicas": n, "predicted_mean": mean, "predicted_relative_error": 1e-6,
+        "ratio": found / mean, "ratio_error": error / mean, "difference_se": (found - mean) / error, "ks_p_value": 0.5,
+        "precision": 1.96 * error / found, "precision_reached": True, "replica_steps": 1e4 * n,
+        "total_error": found - 0.9 * mean, "asymptotic_error": 0.1 * mean, "time_step_error": 0.0,
+        "monitoring_error": 0.0, "minibatch_error": 0.0, "statistical_error": found - mean, "unexplained_error": 0.0,
+    }  # fmt: skip
+    known = status == "finished"
+    return ds.assign({k: ((), v if known else np.nan) for k, v in values.items()}).assign_attrs(
+        about, method="brute force", prediction="exact", notes=""
+    )
+
+
+@pytest.fixture(scope="session")
+def made() -> Callable[..., tuple[EscapeStudy, dict[str, xr.Dataset]]]:
+    """Make an escape study and the results of its cells, without a simulation.
+
+    ``made(factors={"sgd": 1.2}, **sections)``: measured over predicted mean time of each engine (or a function of the
+    cell), and changes to the declaration.
+    """
+
+    def make(factors: Mapping[str, Any] | None = None, **changes: Any) -> tuple[EscapeStudy, dict[str, xr.Dataset]]:
+        study = EscapeStudy.from_declaration(MADE | changes)
+        results = {}
+        for cell in study.cells():
+            factor = (factors or {}).get(cell.name, 1.0)
+            results[canonical_json(cell.config)] = made_cell(cell, factor(cell) if callable(factor) else factor)
+        return study, results
+
+    return make

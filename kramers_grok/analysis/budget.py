@@ -31,7 +31,7 @@ from kramers_grok.theory.gradient_noise import GaussianResidualVariance
 from kramers_grok.theory.minibatch import MinibatchNoise
 from kramers_grok.theory.saddles import MatrixNetwork
 
-__all__ = ["BUDGET_COLUMNS", "error_budget"]
+__all__ = ["BUDGET_COLUMNS", "budget_columns", "error_budget"]
 
 BUDGET_COLUMNS = (
     "asymptotic_error",
@@ -129,7 +129,7 @@ def error_budget(
     setting = _setting(system, run, target, start, minibatch)
     measured = estimate(run, confidence, burn_in=burn_in, min_escapes=min_escapes)
     rungs = ladder(system, setting, target)
-    values = _columns(rungs, measured)
+    values = budget_columns(rungs, measured)
     attrs = {
         "kramers_grok_version": package_version(),
         "time_step_method": rungs.time_step_method,
@@ -139,8 +139,11 @@ def error_budget(
     return xr.Dataset({name: ((), value, describe(name)) for name, value in values.items()}, coords, attrs)
 
 
-def _columns(rungs: Ladder, measured: Estimate) -> dict[str, float]:
-    """Differences of neighbouring rungs; a missing rung leaves its columns NaN and passes on to the remainder."""
+def budget_columns(rungs: Ladder, measured: Estimate) -> dict[str, float]:
+    """Return the scalars of `error_budget` [time] for a prediction and a measured mean.
+
+    Differences of neighbouring rungs; a missing rung leaves its columns NaN and passes on to the remainder.
+    """
     exact = not math.isnan(rungs.continuous)
     before_step = rungs.continuous if exact else rungs.asymptotic
     rest = measured.value - rungs.best if math.isfinite(measured.value) else math.nan

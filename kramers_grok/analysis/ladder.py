@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -62,7 +62,7 @@ class Setting:
     temperature : float
         Isotropic temperature T ≥ 0 [loss].
     step : float
-        Time step or learning rate [time].
+        Time step or learning rate [time]; 0 is continuous time.
     bridged : bool
         Whether crossings between two steps were counted.
     minibatch : MinibatchNoise, optional
@@ -103,6 +103,8 @@ class Ladder:
         How the step was taken into account.
     notes : tuple of str
         What limits the prediction.
+    law : ExitTime, DiscreteExitTime or None
+        Distribution whose mean is `best`, where it comes from an exact solution.
     """
 
     asymptotic: float
@@ -113,6 +115,7 @@ class Ladder:
     relative_error: float
     time_step_method: str
     notes: tuple[str, ...] = ()
+    law: ExitTime | DiscreteExitTime | None = field(default=None, repr=False, compare=False)
 
     @property
     def best(self) -> float:
@@ -160,8 +163,8 @@ def _exact(system: Mode | DeepLinearChain, setting: Setting, target: Region) -> 
     continuous = exit_time(
         system, temperature=known.temperature, target=target, start=known.start, minibatch=known.minibatch
     )
-    stepped = _stepped(system, known, target, bridged=True)
-    watched = stepped if setting.bridged else _stepped(system, known, target, bridged=False)
+    stepped = _stepped(system, known, target, bridged=True) if setting.step else continuous
+    watched = stepped if setting.bridged or not setting.step else _stepped(system, known, target, bridged=False)
     made = watched if setting.minibatch is None else _with_data(system, setting, target)
     rungs = (continuous, stepped, watched, made)
     return Ladder(
@@ -173,6 +176,7 @@ def _exact(system: Mode | DeepLinearChain, setting: Setting, target: Region) -> 
         relative_error=max(rung.relative_error for rung in rungs),
         time_step_method=_EXACT if isinstance(made, DiscreteExitTime) else _FIRST_ORDER,
         notes=tuple(dict.fromkeys(note for rung in rungs for note in rung.warnings)),
+        law=watched if setting.unknown_noise else made,
     )
 
 

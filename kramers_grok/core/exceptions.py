@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "DamagedFileError",
+    "DamagedFileWarning",
     "DivergedError",
     "InvalidParameterError",
     "KramersGrokError",
     "NoBarrierError",
     "StudyConflictError",
+    "StudyInterrupted",
+    "StudyLockedError",
+    "StudyWriteError",
     "TooFewEscapesError",
     "ValidityWarning",
+    "WorkerDiedError",
 ]
 
 
 class KramersGrokError(Exception):
     """Base of all errors raised on purpose by kramers_grok."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        # An exception is rebuilt from its message alone, which fails for those that need keywords: a process pool
+        # would take the worker that sends one for dead.
+        return partial(type(self).__new__, type(self)), self.args, self.__dict__
 
 
 class InvalidParameterError(KramersGrokError, ValueError):
@@ -61,6 +75,63 @@ class TooFewEscapesError(KramersGrokError):
 
 class StudyConflictError(KramersGrokError):
     """The results directory belongs to another study; nothing was written."""
+
+
+class StudyLockedError(StudyConflictError):
+    """Another run is at work on the results directory; nothing was written."""
+
+
+class StudyWriteError(KramersGrokError):
+    """A file could not be written: the disk is full, read-only, or over a quota. What was there is untouched.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The file that is missing.
+    """
+
+    def __init__(self, message: str, *, path: str | os.PathLike[str]) -> None:
+        super().__init__(message)
+        self.path = Path(path)
+
+
+class DamagedFileError(KramersGrokError):
+    """A file does not hold what was written into it.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        Where it was found.
+    reason : str
+        How that is known.
+    kept : pathlib.Path or None
+        Where it was put aside, so that its cell can be computed again; None if it is still in its place.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | os.PathLike[str],
+        reason: str = "",
+        kept: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.path = Path(path)
+        self.reason = reason
+        self.kept = None if kept is None else Path(kept)
+
+
+class StudyInterrupted(KramersGrokError):
+    """A run was asked to stop and did, with its progress on disk: the same command goes on from there."""
+
+
+class WorkerDiedError(KramersGrokError):
+    """A worker process went away again and again while it computed a cell."""
+
+
+class DamagedFileWarning(UserWarning):
+    """A damaged file was found and put aside; what it held is computed again."""
 
 
 class ValidityWarning(UserWarning):

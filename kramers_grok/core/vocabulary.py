@@ -153,6 +153,18 @@ VARIABLES: Mapping[str, Variable] = {
         Variable("final_loss", "loss", "mean population loss at the end"),
         Variable("learned_loss", "loss", "mean population loss of the learned at the end"),
         Variable("samples", "samples", "samples processed"),
+        Variable("exact_time", "time", "exact mean exit time in continuous time"),
+        Variable("valid", "1", "asymptotic formula within its range"),
+        Variable("predicted_mean", "time", "mean exit time predicted for the run as it was made"),
+        Variable("predicted_relative_error", "1", "relative numerical error of the predicted time"),
+        Variable("ratio", "1", "measured over predicted mean exit time"),
+        Variable("ratio_error", "1", "standard error of measured over predicted"),
+        Variable("precision", "1", "half width of the confidence interval over the mean"),
+        Variable("precision_goal", "1", "half width over the mean that was asked for"),
+        Variable("precision_reached", "1", "interval at most as wide as asked for"),
+        Variable("confidence", "1", "confidence level of the interval"),
+        Variable("burn_in", "time", "time before which escape need not be exponential"),
+        Variable("pilot_replicas", "1", "replicas of the pilot stage"),
     )
 }
 """Every variable and coordinate a result may carry, by name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from kramers_grok.core import checks, schema
 from kramers_grok.core.exceptions import DivergedError, InvalidParameterError
 from kramers_grok.core.region import Region
 from kramers_grok.dynamics.process import Process, Record, State, Watch, common_step, select
+from kramers_grok.escape import checkpoint as checkpoints
+from kramers_grok.escape.checkpoint import Checkpoint
 
 __all__ = ["first_passage"]
 
@@ -27,8 +30,11 @@ SETTLING_STEPS = 64  # a blow-up shows within a few steps; see _check_diverged
 # beside all replicas; on a device a step costs its launches, however many replicas it moves.
 _CPU_NUMBERS, _DEVICE_NUMBERS = 2**18, 2**25
 _MOST_ROWS, _LEAST_ROWS = 2**15, 2**6
+_NAME = "first-passage"  # of the state in a checkpoint
+_BUFFER = "buffer "  # before the names of the process's own buffers
 
 Progress = Callable[[int, int, float], None]
+Keep = Callable[[State, Tensor], None]
 
 
 def first_passage(
@@ -43,6 +49,7 @@ def first_passage(
     replica_batch: int | None = None,
     progress: Progress | None = None,
     extra: Mapping[str, Any] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> xr.Dataset:
     """Measure when replicas of a process first enter a region.
 
@@ -75,6 +82,9 @@ def first_passage(
         Called as ``progress(escaped, n_replicas, time)`` between chunks.
     extra : mapping, optional
         Further scalar coordinates of the result.
+    checkpoint : Checkpoint, optional
+        Where the state is kept between chunks, when it is due; a run that finds its own state there goes on from it,
+        to the same result bit for bit.
 
     Returns
     -------
@@ -86,7 +96,7 @@ def first_passage(
     Raises
     ------
     InvalidParameterError
-        Horizon shorter than one step, a start inside the target, shapes that do not fit.
+        Horizon shorter than one step, a start inside the target, shapes that do not fit, a checkpoint of another run.
     DivergedError
         If replicas leave the finite numbers: which, and at which step.
 
@@ -116,19 +126,23 @@ def first_passage(
 
     hit = torch.full((n_replicas,), -1, dtype=torch.int64)
     best = torch.full((n_replicas,), -torch.inf, dtype=torch.float64)
-    for batch in batches:
-        numbers = torch.arange(batch.start, batch.stop)
-        part = select(state, numbers.to(state.theta.device))
-        _run(process, part, numbers, horizon.last_step, watch, hit, best, progress)
+    coords = dict(process.describe()) | {"target_threshold": target.threshold} | dict(extra or {})
+    told = {k: "one for each replica" if isinstance(v, np.ndarray) else v for k, v in coords.items()}
+    told |= {"n_replicas": n_replicas, "bridge": bridge, "above": target.above}
+    keeper = _Keeper.of(checkpoint, told | {"horizon": horizon.time, "seed": seed, "batch": size}, hit, best)
+    for batch in batches[keeper.first_batch :]:
+        part, numbers = keeper.resumed(state) or (None, torch.arange(batch.start, batch.stop))
+        if part is None:
+            part = select(state, numbers.to(state.theta.device))
+        keep = None if checkpoint is None else partial(keeper.keep, batch.start // size)
+        _run(process, part, numbers, horizon.last_step, watch, hit, best, progress, keep)
     kind = str(state.theta.dtype).removeprefix("torch."), str(state.theta.device)
     del state, part  # the results are about as large
 
     escaped = (hit >= 0).numpy()
     times = horizon.hit_times(hit.numpy(), bridge)
     times[~escaped] = horizon.time
-    del hit
-    coords = dict(process.describe()) | {"target_threshold": target.threshold} | dict(extra or {})
-    told = {k: "one for each replica" if isinstance(v, np.ndarray) else v for k, v in coords.items()}
+    del hit, keeper
     return schema.exit_dataset(
         times,
         escaped,
@@ -137,9 +151,67 @@ def first_passage(
         seed=seed,
         dtype=kind[0],
         device=kind[1],
-        configuration=told | {"n_replicas": n_replicas, "bridge": bridge, "above": target.above},
+        configuration=told,
         extra_vars={"max_score": best.numpy()},
     )
+
+
+@dataclass
+class _Keeper:
+    """Keeps a run's state in a checkpoint, and what the last run kept there.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint or None
+    run : str
+        Which run it is.
+    hit, best : Tensor, shape (replica,)
+        What was seen of all replicas.
+    held : mapping of tensors
+        State of the batch to go on with; empty if none.
+    first_batch, step : int
+        The batch to go on with, and its step.
+    """
+
+    checkpoint: Checkpoint | None
+    run: str
+    hit: Tensor
+    best: Tensor
+    held: dict[str, Tensor]
+    first_batch: int = 0
+    step: int = 0
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint | None, told: Mapping[str, Any], hit: Tensor, best: Tensor) -> _Keeper:
+        if checkpoint is None:
+            return cls(None, "", hit, best, {})
+        run = schema.canonical_json(told)
+        found = checkpoints.load(checkpoint, _NAME, run)
+        if found is None:
+            return cls(checkpoint, run, hit, best, {})
+        held, facts = found
+        hit.copy_(held["hit"])
+        best.copy_(held["best"])
+        return cls(checkpoint, run, hit, best, held, facts["batch"], facts["step"])
+
+    def keep(self, batch: int, state: State, numbers: Tensor) -> None:
+        """Save if it is due. A batch in which nobody is left has no state worth keeping."""
+        assert self.checkpoint is not None
+        if not state.n_replicas or not self.checkpoint.due():
+            return
+        arrays = {"hit": self.hit, "best": self.best, "numbers": numbers}
+        arrays |= {"theta": state.theta, "streams": state.streams}
+        arrays |= {_BUFFER + name: buffer for name, buffer in state.buffers.items()}
+        self.checkpoint.save(_NAME, checkpoints.pack(arrays, {"run": self.run, "batch": batch, "step": state.step}))
+
+    def resumed(self, start: State) -> tuple[State, Tensor] | None:
+        """Return the state to go on from and its replicas' numbers, once; None for a batch that begins."""
+        if not self.held:
+            return None
+        held, self.held = self.held, {}
+        moved = {name: tensor.to(start.theta.device) for name, tensor in held.items()}
+        buffers = {name.removeprefix(_BUFFER): b for name, b in moved.items() if name.startswith(_BUFFER)}
+        return State(moved["theta"], moved["streams"], self.step, start.seed, buffers), held["numbers"]
 
 
 @dataclass(frozen=True)
@@ -243,6 +315,7 @@ def _run(
     hit: Tensor,
     best: Tensor,
     progress: Progress | None,
+    keep: Keep | None,
 ) -> None:
     """Run one batch to the horizon and write what happened at `numbers` of `hit` and `best`."""
     last = last_step[numbers]
@@ -261,6 +334,8 @@ def _run(
         state = moved
         if progress is not None:
             progress(int((hit >= 0).sum()), len(hit), float(np.max(process.times(state.step))))
+        if keep is not None:
+            keep(state, numbers)
 
 
 def _check_diverged(process: Process, before: State, after: State, record: Record, numbers: Tensor) -> None:

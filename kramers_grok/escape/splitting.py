@@ -43,7 +43,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -53,12 +53,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from kramers_grok.core import checks, schema
-from kramers_grok.core.exceptions import InvalidParameterError, TooFewEscapesError, ValidityWarning
+from kramers_grok.core.exceptions import InvalidParameterError, ValidityWarning
 from kramers_grok.core.region import Region
 from kramers_grok.dynamics.process import Process, Score
+from kramers_grok.escape.checkpoint import Checkpoint
 from kramers_grok.escape.splitting_engine import Crowd, Engine, join, resample
-from kramers_grok.escape.splitting_estimate import Repeats, TimeEstimate, combine
+from kramers_grok.escape.splitting_estimate import Repeats, combine
 from kramers_grok.escape.splitting_pilot import Borders, borders_from, place_borders
+from kramers_grok.escape.splitting_result import Climb, died_out, splitting_dataset, with_estimate
+from kramers_grok.escape.splitting_state import Keeper
 
 __all__ = ["splitting"]
 
@@ -67,6 +70,7 @@ Progress = Callable[[int, int, float], None]
 
 FEWEST_REPEATS = 8  # Student's t needs some, and so does the mean of a skewed p
 FEWEST_PILOTS = 512
+WELL, CLIMB = "well", "climb"  # stages of a kept run, after the pilot's
 LARGE_ERROR = 0.25  # relative; beyond it p is so skewed that intervals are clearly too short
 
 
@@ -86,6 +90,7 @@ def splitting(
     max_steps: int = 10_000_000,
     progress: Progress | None = None,
     extra: Mapping[str, Any] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> xr.Dataset:
     """Estimate the mean exit time of a process from a metastable well by multilevel splitting.
 
@@ -125,6 +130,9 @@ def splitting(
         Called as ``progress(level, n_levels, probability)`` after each level.
     extra : mapping, optional
         Further scalar coordinates of the result.
+    checkpoint : Checkpoint, optional
+        Where the state is kept between loops and levels, when it is due; a run that finds its own state there goes on
+        from it, to the same result bit for bit.
 
     Returns
     -------
@@ -138,7 +146,7 @@ def splitting(
     ------
     InvalidParameterError
         A start in the target, a target or score that does not tell the well's states apart, a start without a
-        well, fewer than 8 repeats, levels that do not increase.
+        well, fewer than 8 repeats, levels that do not increase, a checkpoint of another run.
     TooFewEscapesError
         If no replica of any repeat reaches a level, with the partial data set as `result`; or if a leg does
         not end.
@@ -172,27 +180,29 @@ def splitting(
     loops = None if loops is None else checks.positive_int("loops", loops, 2, "half of them is burn-in")
     engine = Engine(process, target, score, seed=checks.seed(seed), max_steps=max_steps)
     top = _check_start(engine, start)
-    if levels is None:
-        size = max(n_replicas, FEWEST_PILOTS)
-        borders = place_borders(engine, size=size, success=success, start=start, loops=loops, top=top)
-    else:
-        borders = borders_from(levels, 8 if loops is None else loops)
-    pilot_steps = engine.replica_steps
-    well = _well_phase(engine, borders, n_replicas, n_repeats, start)
-    climb = _climb(engine, borders, well.entries, n_replicas, n_repeats, progress)
-    repeats = _repeats(well, climb, process.dt)
-    configuration = {
+    asked = {
         **process.describe(), "bridge": False,
         "n_replicas": n_replicas, "n_repeats": n_repeats, "success": success,
         "score": score if score is None or is_dataclass(score) else type(score).__name__,
-        "loops": borders.loops, "burn_in": borders.burn_in, "confidence": confidence, "above": target.above,
-        "feature": target.feature,
+        "confidence": confidence, "above": target.above, "feature": target.feature,
     }  # fmt: skip
+    told = asked | {"seed": seed, "target": target.threshold, "levels": levels, "loops": loops}
+    keeper = Keeper(checkpoint, engine, schema.canonical_json(told) if checkpoint is not None else "")
+    if (reached := keeper.reached(WELL, CLIMB)) is not None:
+        borders, pilot_steps = Borders.of(reached.facts["borders"]), int(reached.facts["pilot_steps"])
+    else:
+        borders = _borders(engine, levels, loops, n_replicas, success=success, start=start, top=top, keeper=keeper)
+        pilot_steps = engine.replica_steps
+    keeper.remember(borders=asdict(borders), pilot_steps=pilot_steps)
+    well = _well_phase(engine, borders, n_replicas, n_repeats, start, keeper)
+    climb = _climb(engine, borders, well.entries, n_replicas, n_repeats, progress, keeper)
+    repeats = _repeats(well, climb, process.dt)
+    configuration = asked | {"loops": borders.loops, "burn_in": borders.burn_in}
     coords = {k: v for k, v in process.describe().items() if k in schema.VARIABLES}
     coords |= {"target_threshold": target.threshold, **(extra or {})}
-    result = _dataset(engine, borders, repeats, climb, coords, configuration, pilot_steps)
+    result = splitting_dataset(engine, borders, repeats, climb, coords, configuration, pilot_steps)
     if float(repeats.survival.sum()) > 0 and not np.nansum(repeats.n_entries * repeats.probability) > 0:
-        raise _died_out(result)
+        raise died_out(result)
     estimate = combine(repeats, confidence)
     if estimate.standard_error > LARGE_ERROR * estimate.value:
         warnings.warn(
@@ -201,7 +211,7 @@ def splitting(
             ValidityWarning,
             stacklevel=2,
         )
-    return schema.validate_splitting_dataset(_with_estimate(result, estimate))
+    return schema.validate_splitting_dataset(with_estimate(result, estimate))
 
 
 def _check_start(engine: Engine, start: ArrayLike | None) -> float:
@@ -222,23 +232,27 @@ def _check_start(engine: Engine, start: ArrayLike | None) -> float:
     return target.sign * target.threshold if engine.score is None else float("inf")
 
 
+def _borders(
+    engine: Engine, levels: ArrayLike | None, loops: int | None, n_replicas: int, *,
+    success: float, start: ArrayLike | None, top: float, keeper: Keeper,
+) -> Borders:  # fmt: skip
+    """Borders as given, or from a pilot."""
+    if levels is not None:
+        return borders_from(levels, 8 if loops is None else loops)
+    size = max(n_replicas, FEWEST_PILOTS)
+    return place_borders(engine, size=size, success=success, start=start, loops=loops, top=top, keeper=keeper)
+
+
 @dataclass(frozen=True)
 class _Well:
-    """The well phase: totals over each repeat's replicas, in steps."""
+    """The well phase: totals over each repeat's replicas, in steps; no entries where the climb has begun already."""
 
     size: int
     direct: Array
     survivors: Array
     loop_steps: Array
-    entries: Crowd
-
-
-@dataclass(frozen=True)
-class _Climb:
-    """Shares that passed each level, shape (repeat, level), NaN where nobody was left; steps of the reactive paths."""
-
-    shares: Array
-    reactive: Array
+    n_entries: Array
+    entries: Crowd | None
 
 
 def _total(values: Tensor, repeat: Tensor, n_repeats: int) -> Array:
@@ -246,13 +260,28 @@ def _total(values: Tensor, repeat: Tensor, n_repeats: int) -> Array:
     return np.bincount(repeat.cpu().numpy(), weights=values.cpu().numpy(), minlength=n_repeats).astype(np.float64)
 
 
-def _well_phase(engine: Engine, borders: Borders, n_replicas: int, n_repeats: int, start: ArrayLike | None) -> _Well:
+def _counted(crowd: Crowd, n_repeats: int) -> Array:
+    """Number of a crowd's members in each repeat."""
+    return _total(torch.ones_like(crowd.age), crowd.repeat, n_repeats)
+
+
+def _well_phase(
+    engine: Engine, borders: Borders, n_replicas: int, n_repeats: int, start: ArrayLike | None, keeper: Keeper
+) -> _Well:
     """Let replicas make their loops; enough of them that the entries kept are about one for each clone."""
     size = max(-(-n_replicas // (borders.loops - borders.burn_in)), 1)
-    crowd = engine.run(engine.start(n_repeats, size, start), level=borders.entry).crowd
-    direct, loop_steps = np.zeros(n_repeats), np.zeros(n_repeats)
-    entries: list[Crowd] = []
-    for number in range(borders.loops):
+    if (done := keeper.reached(CLIMB)) is not None:
+        found = {name: done.array(name) for name in ("direct", "survivors", "loop_steps", "n_entries")}
+        keeper.remember(**found)
+        return _Well(size, **found, entries=None)
+    if (reached := keeper.reached(WELL)) is not None:
+        first, crowd = int(reached.facts["loop"]), reached.crowd("well")
+        direct, loop_steps = reached.array("direct"), reached.array("loop_steps")
+        entries = [reached.crowd("entries")] if first > borders.burn_in else []
+    else:
+        first, crowd = 0, engine.run(engine.start(n_repeats, size, start), level=borders.entry).crowd
+        direct, loop_steps, entries = np.zeros(n_repeats), np.zeros(n_repeats), []
+    for number in range(first, borders.loops):
         used = number >= borders.burn_in
         if used:
             entries.append(crowd)
@@ -266,111 +295,59 @@ def _well_phase(engine: Engine, borders: Borders, n_replicas: int, n_repeats: in
             loop_steps += _total(escaped.age - began[fall.hit], escaped.repeat, n_repeats)
             loop_steps += _total(back.age - began[~fall.hit], back.repeat, n_repeats)
         crowd = back
+        if keeper.due():
+            crowds = {"well": crowd} | ({"entries": join(entries)} if entries else {})
+            keeper.keep(WELL, crowds=crowds, loop=number + 1, direct=direct, loop_steps=loop_steps)
     direct += _total(crowd.age, crowd.repeat, n_repeats)
-    survivors = _total(torch.ones_like(crowd.age), crowd.repeat, n_repeats)
-    return _Well(size, direct, survivors, loop_steps, join(entries))
+    kept = join(entries)
+    found = {"direct": direct, "survivors": _counted(crowd, n_repeats), "loop_steps": loop_steps}
+    found |= {"n_entries": _counted(kept, n_repeats)}
+    keeper.remember(**found)
+    return _Well(size, **found, entries=kept)
 
 
 def _climb(
-    engine: Engine, borders: Borders, entries: Crowd, n_replicas: int, n_repeats: int, progress: Progress | None
-) -> _Climb:
+    engine: Engine,
+    borders: Borders,
+    entries: Crowd | None,
+    n_replicas: int,
+    n_repeats: int,
+    progress: Progress | None,
+    keeper: Keeper,
+) -> Climb:
     """Fixed-effort splitting of all repeats at once."""
-    crowd = entries.newborn()
-    shares = np.full((n_repeats, len(borders.levels)), np.nan)
-    alive = _total(torch.ones_like(crowd.age), crowd.repeat, n_repeats) > 0
-    for number, level in enumerate(borders.levels):
+    if entries is not None:
+        first, crowd = 0, entries.newborn()
+        shares = np.full((n_repeats, len(borders.levels)), np.nan)
+        alive = _counted(crowd, n_repeats) > 0
+    else:
+        reached = keeper.reached(CLIMB)
+        assert reached is not None
+        first, crowd = int(reached.facts["level"]), reached.crowd("climb")
+        shares, alive = reached.array("shares"), reached.array("alive")
+    for number, level in enumerate(borders.levels[first:], first):
         if not len(crowd):
             break
         clones = resample(crowd, n_replicas, engine.seed, number)
         leg = engine.run(clones, level=level, floor=borders.well)
         crowd = leg.crowd.take(leg.hit)
-        arrived = _total(torch.ones_like(crowd.age), crowd.repeat, n_repeats)
+        arrived = _counted(crowd, n_repeats)
         shares[alive, number] = arrived[alive] / n_replicas
         alive = arrived > 0
+        if keeper.due():
+            keeper.keep(CLIMB, crowds={"climb": crowd}, level=number + 1, shares=shares, alive=alive)
         if progress is not None:
             progress(number + 1, len(borders.levels), float(np.nan_to_num(shares[:, : number + 1]).prod(1).mean()))
     engine.check_escapes(crowd)
-    count = _total(torch.ones_like(crowd.age), crowd.repeat, n_repeats)
+    count = _counted(crowd, n_repeats)
     with np.errstate(invalid="ignore"):
         reactive = _total(crowd.age, crowd.repeat, n_repeats) / count
-    return _Climb(shares, np.asarray(reactive))
+    return Climb(shares, np.asarray(reactive))
 
 
-def _repeats(well: _Well, climb: _Climb, dt: float) -> Repeats:
-    n_repeats = len(well.direct)
-    count = _total(torch.ones_like(well.entries.age), well.entries.repeat, n_repeats)
+def _repeats(well: _Well, climb: Climb, dt: float) -> Repeats:
+    count = well.n_entries
     with np.errstate(invalid="ignore", divide="ignore"):
         loop_time = dt * well.loop_steps / count
     probability = np.where(count > 0, np.nan_to_num(climb.shares).prod(axis=1), np.nan)
     return Repeats(dt * well.direct / well.size, well.survivors / well.size, count, loop_time, probability)
-
-
-def _dataset(
-    engine: Engine,
-    borders: Borders,
-    repeats: Repeats,
-    climb: _Climb,
-    coords: Mapping[str, Any],
-    configuration: Mapping[str, Any],
-    pilot_steps: int,
-) -> xr.Dataset:
-    """Everything but the estimate, labelled."""
-    dt = engine.process.dt
-    with np.errstate(invalid="ignore", divide="ignore"):
-        own = repeats.direct_time + np.where(
-            repeats.survival > 0, repeats.survival * repeats.loop_time / repeats.probability, 0.0
-        )
-    along_repeat = {
-        "probability": repeats.probability,
-        "loop_time": repeats.loop_time,
-        "direct_time": repeats.direct_time,
-        "direct_survival": repeats.survival,
-        "n_entries": repeats.n_entries.astype(np.int64),
-        "repeat_exit_time": own,
-        "reactive_time": dt * climb.reactive,
-    }
-    last = np.inf if engine.score is not None else engine.target.sign * engine.target.threshold
-    scores = [last if z is None else z for z in borders.levels]
-    named = {name: ((), value, schema.describe(name)) for name, value in coords.items()}
-    state = engine.process.start(1, seed=engine.seed).theta
-    return xr.Dataset(
-        {
-            **{name: ("repeat", value, schema.describe(name)) for name, value in along_repeat.items()},
-            "level_probability": (("repeat", "level"), climb.shares, schema.describe("level_probability")),
-            "replica_steps": ((), engine.replica_steps, schema.describe("replica_steps")),
-            "pilot_steps": ((), pilot_steps, schema.describe("pilot_steps")),
-        },
-        coords={
-            **named,
-            "repeat": ("repeat", np.arange(len(repeats.survival)), schema.describe("repeat")),
-            "level": ("level", np.array(scores, dtype=np.float64), schema.describe("level")),
-            "well_score": ((), borders.well, schema.describe("well_score")),
-            "entry_score": ((), borders.entry, schema.describe("entry_score")),
-        },
-        attrs=schema.provenance(
-            seed=engine.seed,
-            dtype=str(state.dtype).removeprefix("torch."),
-            device=str(state.device),
-            configuration={**coords, **configuration},
-        ),
-    )
-
-
-def _with_estimate(result: xr.Dataset, estimate: TimeEstimate) -> xr.Dataset:
-    values = {
-        "mean_exit_time": estimate.value,
-        "standard_error": estimate.standard_error,
-        "lower": estimate.lower,
-        "upper": estimate.upper,
-    }
-    return result.assign({name: ((), value, schema.describe(name)) for name, value in values.items()})
-
-
-def _died_out(result: xr.Dataset) -> TooFewEscapesError:
-    passed = int(np.isfinite(result.level_probability.values).any(axis=0).sum())
-    return TooFewEscapesError(
-        f"No replica of {result.sizes['repeat']} repeats got beyond level {passed} of {result.sizes['level']} (score "
-        f"{float(result.level[passed - 1]):g}): the mean exit time has a lower bound only.\n"
-        "Raise `n_replicas`, or leave `levels` out so that a pilot places them.",
-        result=result,
-    )

@@ -132,8 +132,13 @@ class Engine:
         self.seed = seed
         self.max_steps = max_steps
         self.replica_steps = 0
-        self._next_stream = 0
+        self.next_stream = 0
         self._period = process.period
+
+    @property
+    def device(self) -> torch.device:
+        """Where the process's replicas are."""
+        return self.process.start(1, seed=self.seed).theta.device
 
     def start(self, repeats: int, each: int, point: ArrayLike | None) -> Crowd:
         """Return `each` replicas for every repeat at the starting point."""
@@ -145,13 +150,13 @@ class Engine:
 
     def streams(self, count: int, like: Tensor) -> Tensor:
         """Return noise streams that nobody has used."""
-        first, self._next_stream = self._next_stream, self._next_stream + count
-        if self._next_stream > MAX_REPLICAS:
+        first, self.next_stream = self.next_stream, self.next_stream + count
+        if self.next_stream > MAX_REPLICAS:
             raise InvalidParameterError(
                 f"The run needs more than {MAX_REPLICAS} noise streams, expected at most that many: every clone has "
                 "one of its own, a 32-bit word.\nUse fewer `n_replicas`, or several runs with different seeds."
             )
-        return torch.arange(first, self._next_stream, device=like.device)
+        return torch.arange(first, self.next_stream, device=like.device)
 
     def scores(self, theta: Tensor) -> Tensor:
         """Scores, shape (replica,); +∞ in the target under a score of one's own."""

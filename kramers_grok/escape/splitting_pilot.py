@@ -6,7 +6,9 @@ used nowhere else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.escape.splitting_engine import CHUNK, Crowd, Engine, resample
+from kramers_grok.escape.splitting_state import Keeper
 
 __all__ = ["Borders", "borders_from", "place_borders"]
 
@@ -28,6 +31,7 @@ LONGEST_SETTLING = 2**20
 MOST_LEVELS = 2000
 FEWEST_LOOPS = 3
 PILOT_LOOPS = 2
+PLACING = "placing borders"  # stage of a kept run
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ class Borders:
     burn_in: int
     loops: int
 
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Borders:
+        """Return borders from what `dataclasses.asdict` made of them, by way of JSON."""
+        return cls(**{**facts, "levels": tuple(facts["levels"])})
+
 
 def borders_from(levels: ArrayLike, loops: int) -> Borders:
     """Return given borders (z_A, z_0, z_1, …) behind which the target comes last."""
@@ -68,9 +77,21 @@ def borders_from(levels: ArrayLike, loops: int) -> Borders:
 
 
 def place_borders(
-    engine: Engine, *, size: int, success: float, start: ArrayLike | None, loops: int | None, top: float
+    engine: Engine, *, size: int, success: float, start: ArrayLike | None, loops: int | None, top: float, keeper: Keeper
 ) -> Borders:
     """Place the borders by a pilot run of `size` replicas, in repeat 0 of `engine`."""
+    reached = keeper.reached(PLACING)
+    if reached is not None:
+        begun, entries = Borders.of(reached.facts["borders"]), reached.crowd("pilot")
+    else:
+        begun, entries = _look(engine, size=size, start=start, loops=loops, top=top)
+    return replace(begun, levels=_climb(engine, entries, begun, size=size, success=success, keeper=keeper))
+
+
+def _look(
+    engine: Engine, *, size: int, start: ArrayLike | None, loops: int | None, top: float
+) -> tuple[Borders, Crowd]:
+    """Look at the well: the borders without their levels, and entries to climb from."""
     crowd, settling = _settle(engine, size, start)
     well, entry = _well_and_entry(engine.scores(crowd.theta).cpu().numpy().astype(np.float64), top)
     crowd = engine.run(crowd.newborn(), level=entry).crowd
@@ -86,8 +107,7 @@ def place_borders(
         loops = 2 * burn_in
     else:
         burn_in = loops - loops // 2
-    levels = _climb(engine, crowd.newborn(), size=size, success=success, well=well, entry=entry)
-    return Borders(well, entry, levels, burn_in, loops)
+    return Borders(well, entry, (), burn_in, loops), crowd.newborn()
 
 
 def _settle(engine: Engine, size: int, start: ArrayLike | None) -> tuple[Crowd, int]:
@@ -135,11 +155,12 @@ def _well_and_entry(scores: NDArray[np.float64], top: float) -> tuple[float, flo
 
 
 def _climb(
-    engine: Engine, entries: Crowd, *, size: int, success: float, well: float, entry: float
+    engine: Engine, entries: Crowd, begun: Borders, *, size: int, success: float, keeper: Keeper
 ) -> tuple[float | None, ...]:
     """Levels that a share `success` of the excursions from the level below reaches, up to the target."""
-    levels: list[float | None] = []
-    reached = entry
+    levels = list(begun.levels)
+    well, reached = begun.well, begun.entry if not levels else levels[-1]
+    assert reached is not None  # the target comes last
     pilot = 2**31  # its resampling numbers are not those of the run
     while len(levels) < MOST_LEVELS:
         clones = resample(entries, size, engine.seed, pilot + len(levels))
@@ -162,6 +183,8 @@ def _climb(
         entries = again.crowd.take(again.hit)
         levels.append(level)
         reached = level
+        if keeper.due():
+            keeper.keep(PLACING, crowds={"pilot": entries}, borders=asdict(replace(begun, levels=tuple(levels))))
     raise InvalidParameterError(
         f"The target is not reached after {MOST_LEVELS} levels, the last at score {reached:g}.\n"
         "Use a higher temperature, a target that can be reached, or a smaller `success`."

@@ -1,4 +1,4 @@
-"""Figures and the summary of the main job; every number comes from the files."""
+"""Pages of studies, figures and the summary of the main job; every number comes from the files."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from pathlib import Path
 
 import xarray as xr
 
+from kramers_grok.plots.style import styled
 from kramers_grok.report.arms import ARMS
+from kramers_grok.report.words import Answer
+from kramers_grok.report.write import write_page
 from kramers_grok.studies.store import read_netcdf
 
-__all__ = ["ARMS", "draw", "load", "summary", "write"]
+__all__ = ["ARMS", "answers", "draw", "load", "summary", "write", "write_page"]
 
 
 def load(out: str | Path) -> dict[str, xr.DataTree]:
@@ -55,7 +58,8 @@ def _arm(out: Path, name: str) -> tuple[list[Path], str]:
     import matplotlib.pyplot as plt
 
     tree = _load(out, name)
-    figure = ARMS[name].figure(tree)
+    with styled():
+        figure = ARMS[name].figure(tree)
     paths = [out / f"{name}.png", out / f"{name}.svg"]
     # Without the date and with fixed ids the same numbers give the same file.
     with plt.rc_context({"svg.hashsalt": "kramers_grok"}):
@@ -63,6 +67,11 @@ def _arm(out: Path, name: str) -> tuple[list[Path], str]:
         figure.savefig(paths[1], metadata={"Date": None})
     plt.close(figure)
     return paths, ARMS[name].summary(tree)
+
+
+def answers(out: str | Path) -> dict[str, Answer]:
+    """Return each arm's answer in words, and whether what was predicted was measured."""
+    return {name: ARMS[name].answer(tree) for name, tree in load(out).items()}
 
 
 def summary(out: str | Path) -> str:

@@ -1,203 +1,45 @@
 """Finished cells of a study as immutable files: what is done is never done again, nor overwritten.
 
-A directory holds one study: ``study.json`` says which, ``cells/`` has one netCDF file for
-each finished cell, named by what was asked for. Killing a run loses the cells in flight only.
+A directory holds one study: ``study.json`` says which, ``cells/`` has one netCDF file for each finished cell, named by
+what was asked for. Killing a run loses the cells in flight only. A file that does not hold what was written into it is
+put aside in ``damaged/``, and its cell is computed again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
-import socket
-import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
-from kramers_grok.core import checks
-from kramers_grok.core.exceptions import InvalidParameterError, KramersGrokError, StudyConflictError
-from kramers_grok.core.schema import canonical_json, package_version
+from kramers_grok.core.exceptions import (
+    DamagedFileError,
+    DamagedFileWarning,
+    InvalidParameterError,
+    StudyConflictError,
+    StudyWriteError,
+)
+from kramers_grok.core.schema import canonical_json
+from kramers_grok.studies import files
+from kramers_grok.studies.content import cell_seed, content_hash
+from kramers_grok.studies.journal import Journal
+from kramers_grok.studies.lock import HOLDER, LOCK, locked
+from kramers_grok.studies.manifest import MANIFEST, Manifest, differences_of, read_manifest
+from kramers_grok.studies.netcdf import read_netcdf, read_sealed, verify, write_netcdf, write_sealed
 
-__all__ = ["Store", "cell_seed", "content_hash", "read_netcdf", "write_netcdf"]
+__all__ = ["Manifest", "Store", "cell_seed", "content_hash", "read_netcdf", "write_netcdf"]
 
-_FORMAT = "kramers_grok study 1"
-_JSON = "json:"  # marks an attribute that netCDF has no type for
 # A study's summary, which outlives its cells: a clone of the repository holds this one file of each evidence run.
 _SUMMARY = "table.nc"
-_TEMPORARY = re.compile(r"^\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{32}\.tmp$")
-
-
-def content_hash(configuration: Any) -> str:
-    """Return 16 hexadecimal digits that depend on the configuration's content only.
-
-    Examples
-    --------
-    >>> content_hash({"a": 1, "b": (2.0,)}) == content_hash({"b": [np.float64(2.0)], "a": 1})
-    True
-    """
-    return hashlib.sha256(canonical_json(configuration).encode()).hexdigest()[:16]
-
-
-def cell_seed(seed: int, config: Any) -> int:
-    """Derive the 64-bit seed of a cell from the study's seed and the cell's content.
-
-    It does not depend on which other cells there are, nor on their order: `numpy.random.SeedSequence`
-    with the hash of the content as its spawn key.
-
-    Examples
-    --------
-    >>> cell_seed(0, {"lr": 0.1}) == cell_seed(0, {"lr": 0.1}) != cell_seed(1, {"lr": 0.1})
-    True
-    """
-    digest = hashlib.sha256(canonical_json(config).encode()).digest()
-    key = tuple(int(word) for word in np.frombuffer(digest, dtype="<u4"))
-    sequence = np.random.SeedSequence(entropy=checks.seed(seed), spawn_key=key)
-    return int(sequence.generate_state(1, np.uint64)[0])
-
-
-def _encode(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Replace attributes that netCDF cannot hold (booleans, None, mappings, empty lists) by marked JSON."""
-    encoded = {}
-    for name, value in attrs.items():
-        if isinstance(value, bool | np.bool_):
-            encoded[name] = _JSON + json.dumps(bool(value))
-        elif value is None or isinstance(value, Mapping | list | tuple):
-            encoded[name] = _JSON + canonical_json(value)
-        elif isinstance(value, str) and value.startswith(_JSON):
-            encoded[name] = _JSON + json.dumps(value)
-        else:
-            encoded[name] = value
-    return encoded
-
-
-def _decode(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Undo `_encode`, and give back Python numbers for numpy's scalars."""
-    decoded = {}
-    for name, value in attrs.items():
-        if isinstance(value, str) and value.startswith(_JSON):
-            value = json.loads(value.removeprefix(_JSON))
-        elif isinstance(value, np.generic):
-            value = value.item()
-        decoded[name] = value
-    return decoded
-
-
-def _map_attrs(ds: xr.Dataset, change: Callable[[Mapping[Any, Any]], dict[Any, Any]]) -> xr.Dataset:
-    out = ds.copy()
-    out.attrs = change(out.attrs)
-    for name in out.variables:
-        out[name].attrs = change(out[name].attrs)
-    return out
-
-
-def write_netcdf(data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None:
-    """Write a data set or tree with h5netcdf, every attribute kept (`read_netcdf` gives them back).
-
-    An existing file is replaced in one step when the new one is complete.
-    """
-    final = Path(path)
-    temporary = _temporary(final.parent)
-    try:
-        _write(data, temporary)
-        _sync(temporary)
-        os.replace(temporary, final)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write(data: xr.Dataset | xr.DataTree, path: Path) -> None:
-    """Write the encoded data under a name that nobody reads yet."""
-    encoded: xr.Dataset | xr.DataTree
-    if isinstance(data, xr.DataTree):
-        encoded = data.map_over_datasets(_map_attrs, _encode)
-        kind = "tree"
-    else:
-        encoded = _map_attrs(data, _encode)
-        kind = "dataset"
-    encoded.attrs = encoded.attrs | {"netcdf_kind": kind}
-    encoded.to_netcdf(path, engine="h5netcdf")
-
-
-def read_netcdf(path: str | os.PathLike[str]) -> xr.Dataset | xr.DataTree:
-    """Read what `write_netcdf` wrote into memory and close the file.
-
-    Raises
-    ------
-    KramersGrokError
-        If the file is damaged, with its name and what to do.
-    """
-    try:
-        with xr.open_dataset(path, engine="h5netcdf") as root:
-            if root.attrs.get("netcdf_kind") == "dataset":  # several times faster than as a tree
-                dataset = root.load()
-                dataset.attrs.pop("netcdf_kind")
-                return _map_attrs(dataset, _decode)
-        with xr.open_datatree(path, engine="h5netcdf") as opened:
-            tree = opened.load()
-        tree.attrs.pop("netcdf_kind", None)
-        return tree.map_over_datasets(_map_attrs, _decode)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError … by where the damage is
-        raise KramersGrokError(
-            f"{os.fspath(path)} cannot be read ({type(error).__name__}: {error}): the file is damaged, "
-            "finished cells "
-            f"are written whole or not at all.\nDelete it (`rm '{os.fspath(path)}'`) and run again: only "
-            "it is redone."
-        ) from error
-
-
-def _temporary(directory: Path) -> Path:
-    """Name of a file in the making; host and process tell whose it is."""
-    host = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname()) or "host"
-    return directory / f".{host}.{os.getpid()}.{uuid.uuid4().hex}.tmp"
-
-
-def _sync(path: Path) -> None:
-    """Force a file (or directory entry, where the system can) to disk."""
-    with contextlib.suppress(OSError, PermissionError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _publish(temporary: Path, final: Path) -> None:
-    """Give a finished file its name; if another process was first, its file stays."""
-    _sync(temporary)
-    try:
-        os.link(temporary, final)  # unlike a rename, fails where the name exists
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without hard links
-        if not final.exists():
-            os.replace(temporary, final)
-    temporary.unlink(missing_ok=True)
-    _sync(final.parent)
-
-
-def _clean_leftovers(directory: Path) -> None:
-    """Remove temporary files of processes of this host that are gone; those of others may be alive."""
-    if os.name != "posix" or not directory.is_dir():
-        return
-    host = _TEMPORARY.match(_temporary(directory).name)
-    for path in directory.iterdir():
-        found = _TEMPORARY.match(path.name)
-        if not found or not host or found["host"] != host["host"]:
-            continue
-        try:
-            os.kill(int(found["pid"]), 0)  # signal 0 asks whether the process exists
-        except (ProcessLookupError, OverflowError):
-            path.unlink(missing_ok=True)
-        except OSError:
-            continue
+_OURS = frozenset({_SUMMARY, LOCK, HOLDER})
+_CHECKPOINT = re.compile(r"(.+-[0-9a-f]{16})\.")  # the cell's part of a checkpoint's name
 
 
 class Store:
@@ -212,40 +54,107 @@ class Store:
         What identifies the study (its parameters and seed), of numbers, text, lists and mappings.
     name : str
         What kind of study it is, e.g. "reproduce".
+    conflicts : callable, optional
+        ``conflicts(held)`` says why a directory that holds the study `held` cannot become this one, a line for each
+        reason. Where there is none, the finished cells stay, and the manifest is replaced when the directory is
+        locked. Without it every difference is a conflict.
 
     Raises
     ------
     StudyConflictError
         If the directory belongs to something else; nothing is written.
+    StudyWriteError
+        If the directory cannot be made or written.
 
     Examples
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     store = Store(directory, {"seed": 0}, name="demo")
-    ...     first = store.cell("square", {"x": 3}, lambda: xr.Dataset({"y": 9}))
-    ...     again = store.cell("square", {"x": 3}, lambda: 1 / 0)      # loaded, not computed
+    ...     with store.lock():                                            # no other run works here meanwhile
+    ...         first = store.cell("square", {"x": 3}, lambda: xr.Dataset({"y": 9}))
+    ...     again = store.cell("square", {"x": 3}, lambda: 1 / 0)         # loaded, not computed
     >>> int(again.y)
     9
     """
 
-    def __init__(self, directory: str | os.PathLike[str], study: Mapping[str, Any], *, name: str) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        study: Mapping[str, Any],
+        *,
+        name: str,
+        conflicts: Callable[[Mapping[str, Any]], list[str]] | None = None,
+    ) -> None:
         self.directory = Path(directory)
         self.name = name
         self.study: dict[str, Any] = json.loads(canonical_json(study))
+        self._conflicts = conflicts
         self._claim()
-        self._cells.mkdir(exist_ok=True)
-        for folder in (self.directory, self._cells):
-            _clean_leftovers(folder)
+        self._clean()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Workers write cells; whether the directory may become this study was asked before.
+        return self.__dict__ | {"_conflicts": None}
 
     @property
     def _cells(self) -> Path:
         return self.directory / "cells"
 
     @property
+    def _checkpoints(self) -> Path:
+        return self.directory / "checkpoints"
+
+    @property
     def manifest(self) -> Path:
         """The file that says which study this is."""
-        return self.directory / "study.json"
+        return self.directory / MANIFEST
+
+    @property
+    def journal(self) -> Journal:
+        """What happened here, for progress and estimates."""
+        return Journal(self.directory / "journal.jsonl")
+
+    @classmethod
+    def opened(cls, directory: str | os.PathLike[str]) -> Store:
+        """Return the store of a directory that holds a study, as its manifest says; nothing is written.
+
+        Raises
+        ------
+        StudyConflictError
+            If it holds none, or one of a format that this version does not know.
+        """
+        held = cls.manifest_of(directory)
+        store = cls.__new__(cls)
+        store.directory, store.name, store.study, store._conflicts = Path(directory), held.name, held.study, None
+        return store
+
+    @staticmethod
+    def manifest_of(directory: str | os.PathLike[str]) -> Manifest:
+        """Return what a directory says about its study; nothing is written.
+
+        Raises
+        ------
+        StudyConflictError
+            If it holds no study, or one of a format that this version does not know.
+        """
+        return read_manifest(Path(directory))
+
+    def _clean(self) -> None:
+        """Remove what killed processes left half written."""
+        for folder in (self.directory, self._cells, self._checkpoints):
+            files.clean_leftovers(folder)
+
+    def _forget_progress(self) -> None:
+        """Remove checkpoints of finished cells: a run may be killed between a cell's end and their removal."""
+        if not self._checkpoints.is_dir():
+            return
+        found = [(path, _CHECKPOINT.match(path.name)) for path in self._checkpoints.iterdir()]
+        finished = self.finished_stems() if found else set()
+        for path, cell in found:
+            if cell and cell[1] in finished:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _claim(self) -> None:
         """Check that the directory is this study's, or make it so if it is empty."""
@@ -255,25 +164,17 @@ class Store:
             )
         if not self.manifest.exists():
             self._refuse_foreign()
-            self.directory.mkdir(parents=True, exist_ok=True)
-            text = {
-                "format": _FORMAT,
-                "name": self.name,
-                "hash": content_hash({"name": self.name, "study": self.study}),
-                "kramers_grok_version": package_version(),
-                "study": self.study,
-            }
-            temporary = _temporary(self.directory)
-            temporary.write_text(json.dumps(text, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            _publish(temporary, self.manifest)
+            _make(self.directory)
+            files.write_once(self.manifest, [Manifest(self.name, self.study).text()])
         self._compare()
+        _make(self._cells)
 
     def _refuse_foreign(self) -> None:
         """Raise if there is anything but a summary or the leftovers of a run that was killed before its manifest."""
         if not self.directory.exists():
             return
         names = (p.name for p in self.directory.iterdir())
-        found = sorted(name for name in names if name != _SUMMARY and not _TEMPORARY.match(name))
+        found = sorted(name for name in names if name not in _OURS and not files.is_leftover(name))
         if found:
             shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
             raise StudyConflictError(
@@ -281,46 +182,132 @@ class Store:
                 f"Use another --out, e.g. `--out {self.directory / 'study'}`, or an empty directory."
             )
 
-    def _compare(self) -> None:
-        """Raise if the manifest is of another study, saying what differs."""
-        try:
-            held = json.loads(self.manifest.read_text(encoding="utf-8"))
-            held_study, held_name, held_format = dict(held["study"]), str(held["name"]), str(held["format"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise StudyConflictError(
-                f"{self.manifest} is not the manifest of a study ({type(error).__name__}): nothing was "
-                "written.\n"
-                "Use another --out."
-            ) from error
-        differences = list(_differences(held_study, self.study))
-        if held_name != self.name:
-            differences.insert(0, f"it is a {held_name!r} study, you asked for {self.name!r}")
-        if held_format != _FORMAT:
-            differences.insert(0, f"it has format {held_format!r}, this version writes {_FORMAT!r}")
+    def _compare(self) -> bool:
+        """Return whether the manifest is this study's; raise if it is one that cannot become it, saying why."""
+        held = self.manifest_of(self.directory)
+        if held.name != self.name:
+            differences = [f"it is a {held.name!r} study, you asked for {self.name!r}"]
+        elif held.study == self.study:
+            return True
+        elif self._conflicts is not None:
+            differences = self._conflicts(held.study)
+        else:
+            differences = list(differences_of(held.study, self.study))
         if differences:
             shown = "\n".join(f"  - {line}" for line in differences[:8])
             raise StudyConflictError(
                 f"{self.directory} holds another study; nothing was written:\n{shown}\n"
                 f"Use another --out, or the same parameters to resume."
             )
+        return False
 
-    def path(self, name: str, config: Mapping[str, Any]) -> Path:
-        """Return the file of a cell, finished or not."""
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other runs out of the directory; the operating system frees the lock if this process dies.
+
+        Raises
+        ------
+        StudyLockedError
+            If another run is at work here, with its process, machine and start.
+        StudyConflictError
+            If another run made the directory its own in the meantime.
+        StudyWriteError
+            If the directory cannot be written.
+        """
+        with locked(self.directory):
+            if not self._compare():
+                files.write_over(self.manifest, [Manifest(self.name, self.study).text()])
+            self._forget_progress()
+            try:
+                yield
+            finally:  # workers that outlived the run before this one for a moment
+                self._clean()
+                self._forget_progress()
+
+    def _file(self, name: str, config: Mapping[str, Any]) -> str:
+        """Return the name of a cell's file, without its ending."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*", name):
             raise InvalidParameterError(
                 f"`name` = {name!r}, expected letters, digits and any of '_.=+-': it becomes a file name.\n"
                 "Put the parameters into `config`, e.g. `store.cell('langevin', {'temperature': T}, "
                 "compute)`."
             )
-        return self._cells / f"{name}-{content_hash({'name': name, 'config': config})}.nc"
+        return f"{name}-{content_hash({'name': name, 'config': config})}"
+
+    def path(self, name: str, config: Mapping[str, Any]) -> Path:
+        """Return the file of a cell, finished or not."""
+        return self._cells / f"{self._file(name, config)}.nc"
+
+    def checkpoint_path(self, name: str, config: Mapping[str, Any]) -> Path:
+        """Return the path of a cell's checkpoints, to which their own ending is added; the folder is made."""
+        _make(self._checkpoints)
+        return self._checkpoints / self._file(name, config)
 
     def finished(self) -> list[Path]:
         """Return the files of all finished cells, sorted."""
         return sorted(self._cells.glob("*.nc"))
 
+    def finished_stems(self) -> set[str]:
+        """Return the names of the files of all finished cells, without their ending: fast for any number of them."""
+        return {entry.name.removesuffix(".nc") for entry in os.scandir(self._cells) if entry.name.endswith(".nc")}
+
     def has(self, name: str, config: Mapping[str, Any]) -> bool:
         """Whether a cell is finished."""
         return self.path(name, config).exists()
+
+    def check(self, name: str, config: Mapping[str, Any]) -> bool:
+        """Whether a cell is finished and its file's content is what its checksum says.
+
+        A damaged file is put aside, noted in the journal and warned about. It costs reading the file once, without
+        opening it as netCDF.
+
+        Warns
+        -----
+        DamagedFileWarning
+            If the file is damaged.
+        """
+        path = self.path(name, config)
+        try:
+            if not verify(path):
+                read_sealed(path)  # of an older version, or without its end
+        except FileNotFoundError:
+            return False
+        except DamagedFileError as error:
+            warnings.warn(str(self._put_aside(error)), DamagedFileWarning, stacklevel=2)
+            return False
+        return True
+
+    def read(self, name: str, config: Mapping[str, Any]) -> xr.Dataset | xr.DataTree:
+        """Return the result of a finished cell.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not finished.
+        DamagedFileError
+            If its file is damaged: it has been put aside, the cell is not finished any more.
+        """
+        try:
+            return read_sealed(self.path(name, config))
+        except DamagedFileError as error:
+            raise self._put_aside(error) from error
+
+    def write(self, name: str, config: Mapping[str, Any], data: xr.Dataset | xr.DataTree) -> bool:
+        """Store a cell's result, unless it is finished, and return whether this call did.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the result is not a Dataset or DataTree.
+        StudyWriteError
+            If the disk is full, read-only or broken; the cell is not finished then.
+        """
+        if not isinstance(data, xr.Dataset | xr.DataTree):
+            raise InvalidParameterError(
+                f"cell {name!r} computed a {type(data).__name__}, expected an xarray Dataset or DataTree: cells "
+                "are stored as netCDF.\nReturn `xr.Dataset(...)`."
+            )
+        return write_sealed(data, self.path(name, config))
 
     def cell(
         self, name: str, config: Mapping[str, Any], compute: Callable[[], xr.Dataset | xr.DataTree]
@@ -340,33 +327,50 @@ class Store:
 
         Raises
         ------
-        KramersGrokError
-            If the cell's file is damaged.
         InvalidParameterError
             If `compute` does not return a Dataset or DataTree.
+        StudyWriteError
+            If the result cannot be written.
+
+        Warns
+        -----
+        DamagedFileWarning
+            If the cell's file is damaged: it is put aside, and the cell computed again.
         """
-        path = self.path(name, config)
-        if not path.exists():
-            result = compute()
-            if not isinstance(result, xr.Dataset | xr.DataTree):
-                raise InvalidParameterError(
-                    f"cell {name!r} computed a {type(result).__name__}, expected an xarray Dataset or "
-                    "DataTree: cells "
-                    "are stored as netCDF.\nReturn `xr.Dataset(...)`."
-                )
-            temporary = _temporary(path.parent)
-            try:
-                _write(result, temporary)
-                _publish(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        return read_netcdf(path)
+        try:
+            return self.read(name, config)
+        except FileNotFoundError:
+            pass
+        except DamagedFileError as error:
+            warnings.warn(str(error), DamagedFileWarning, stacklevel=2)
+        self.write(name, config, compute())
+        return self.read(name, config)
+
+    def _put_aside(self, error: DamagedFileError) -> DamagedFileError:
+        """Move a damaged cell out of the way and return the error that says so."""
+        try:
+            kept = files.put_aside(error.path, self.directory / "damaged")
+        except OSError:  # a read-only directory, where it stays; or another process was faster
+            return error
+        self.journal.append("damaged", cell=error.path.stem, file=kept.name, reason=error.reason)
+        return DamagedFileError(
+            f"{error.path} is damaged ({error.reason}): it is kept as {kept}.\n"
+            "Its cell counts as not finished: a run computes it again, and only it.",
+            path=error.path,
+            reason=error.reason,
+            kept=kept,
+        )
 
 
-def _differences(held: Any, asked: Any, where: str = "") -> Iterator[str]:
-    """Say where two configurations differ, leaf by leaf."""
-    if isinstance(held, dict) and isinstance(asked, dict):
-        for key in sorted(held.keys() | asked.keys()):
-            yield from _differences(held.get(key), asked.get(key), f"{where}.{key}" if where else str(key))
-    elif held != asked:
-        yield f"`{where}` is {held!r} there, you asked for {asked!r}"
+def _make(directory: Path) -> None:
+    """Make a directory unless it is there."""
+    if directory.is_dir():  # first: on a read-only disk, making what exists is an error too
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyWriteError(
+            f"{directory} cannot be made ({error.strerror or error}): the results go there.\n"
+            "Make its parent writable, or use another --out.",
+            path=directory,
+        ) from error

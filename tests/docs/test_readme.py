@@ -57,7 +57,10 @@ def test_make_targets_exist() -> None:
 def test_shown_options_exist() -> None:
     commands = typer.main.get_command(_app()).commands  # type: ignore[attr-defined]
     for _, name, *arguments in shown_commands("kramers-grok"):
-        known = {spelling for parameter in commands[name].params for spelling in parameter.opts}
+        command = commands[name]
+        if hasattr(command, "commands"):
+            command = command.commands[arguments[0]]
+        known = {spelling for parameter in command.params for spelling in parameter.opts}
         assert {word.split("=")[0] for word in arguments if word.startswith("--")} <= known | {"--help"}
 
 

@@ -5,9 +5,11 @@ The arms that take minutes even on a tiny grid are left to tests of their own, w
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -16,9 +18,13 @@ import pytest
 import xarray as xr
 
 from kramers_grok import report
-from kramers_grok.core.exceptions import InvalidParameterError, StudyConflictError
+from kramers_grok.core.exceptions import InvalidParameterError, KramersGrokError, StudyConflictError
 from kramers_grok.studies.cells import one_thread
 from kramers_grok.studies.reproduction import ARMS, Settings, reproduce
+from kramers_grok.studies.reproduction.study import Reproduction
+from kramers_grok.studies.runner import run_study, status
+from kramers_grok.studies.store import Store
+from kramers_grok.studies.study import Study, declared, study_from
 
 TINY = Settings(
     seed=3,
@@ -117,6 +123,64 @@ def test_an_arm_that_does_not_exist_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists()
 
 
+# ---------------------------------------------------------------- as a study
+
+
+def test_it_is_a_study_that_its_declaration_rebuilds() -> None:
+    for study in (Reproduction(TINY), Reproduction(TINY, arms=("phases", "ramp"), device="cpu")):
+        assert isinstance(study, Study)
+        assert study_from(study.kind, json.loads(json.dumps(study.declaration()))) == study
+    short = declared({"kind": "reproduce", "quick": True, "seed": 7, "arms": ["phases"], "lr": 0.2})
+    assert isinstance(short, Reproduction)
+    assert (short.settings.n_replicas, short.settings.seed, short.settings.lr) == (256, 7, 0.2)
+    assert {cell.seed for cell in short.cells()} == {7}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"quick": 1}, "`quick` = 1"),
+        ({"seed": -1}, "`seed` = -1"),
+        ({"arms": ["fases"]}, "`arms` = 'fases'"),
+        ({"arms": "phases"}, "`arms` = 'phases', expected a list"),
+        ({"device": 3}, "`device` = 3"),
+        ({"ratios": []}, r"`ratios` = \[\]"),
+        ({"ratios": [2.0, float("nan")]}, "`ratios` = nan"),
+        ({"pairs": [[0.1]]}, "`pairs`"),
+        ({"n_replicas": 2.5}, "`n_replicas` = 2.5"),
+        ({"speed": 3}, "speed, expected one of seed, quick"),
+    ],
+)
+def test_a_bad_declaration_is_explained(given: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidParameterError, match=message):
+        Reproduction.from_declaration(given)
+
+
+def test_run_status_and_gather_of_some_arms(tmp_path: Path) -> None:
+    study = Reproduction(TINY, arms=("phases", "forgetting"))
+    result = run_study(replace(study, chosen=("phases",)), tmp_path)
+    assert result.n_finished == 1
+    found = status(tmp_path)
+    assert (found.kind, found.n_finished, found.complete) == ("reproduce", 1, False)
+    tree = study.gather(Store.opened(tmp_path))
+    assert list(tree.children) == ["phases"]
+    assert tree.attrs["unfinished_arms"] == ["forgetting"]
+    assert Reproduction(TINY).conflicts(study.declaration()) == []  # arms may be added
+    (reason,) = Reproduction(replace(TINY, lr=0.3)).conflicts(study.declaration())
+    assert reason == "`lr` is 0.1 there, you asked for 0.3"
+
+
+def test_cells_that_fail_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("out of luck")
+
+    cell = ARMS["phases"].cells(TINY, "cpu")[0]
+    monkeypatch.setattr(ARMS["phases"], "cells", lambda settings, device: [replace(cell, function=fail)])
+    with pytest.raises(KramersGrokError, match=r"1 of 1 cells failed(.|\n)*RuntimeError: out of luck"):
+        reproduce(tmp_path, settings=TINY, arms=["phases"])
+    assert not (tmp_path / "phases.nc").exists()
+
+
 @pytest.mark.slow
 def test_figures_and_summary_come_from_the_files(results: tuple[Path, Listener, dict[str, xr.DataTree]]) -> None:
     out, _, trees = results
@@ -130,3 +194,11 @@ def test_figures_and_summary_come_from_the_files(results: tuple[Path, Listener, 
     assert f"| {float(first.mean_exit_time):.1f} [" in text
     assert "0 of 24 replicas escaped" in text
     assert "0.991" in text
+    answers = report.answers(out)
+    assert list(answers) == [name for name in report.ARMS if name in SHORT]
+    assert all(answer.text.endswith(".") for answer in answers.values())
+    page = report.write_page(out).read_text(encoding="utf-8")
+    assert all(answer.holds is not None or answer.verdict == "described" for answer in answers.values())
+    assert page.count("<img") == len(SHORT)
+    assert "could not be drawn" not in page
+    assert "not what this version writes" not in page

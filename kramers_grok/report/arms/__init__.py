@@ -1,4 +1,4 @@
-"""One module for each arm of the main job: its figure and its part of the summary."""
+"""One module for each arm of the main job: its figure, its answer and its part of the summary."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from kramers_grok.report.arms import (
     subsampling,
     wide,
 )
+from kramers_grok.report.words import Answer
 
 __all__ = ["ARMS", "ArmReport"]
 
@@ -35,6 +36,10 @@ class ArmReport(Protocol):
 
     def summary(self, tree: xr.DataTree) -> str:
         """Return what was found, as Markdown; every number is read from the tree."""
+        ...
+
+    def answer(self, tree: xr.DataTree) -> Answer:
+        """Return the arm's answer in a sentence or two; what it says depends on the tree."""
         ...
 
 

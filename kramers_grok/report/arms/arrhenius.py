@@ -8,9 +8,19 @@ import xarray as xr
 
 from kramers_grok import plots
 from kramers_grok.core.schema import describe
+from kramers_grok.plots.style import looks
 from kramers_grok.report.drawing import control_run, new_figure, run_table
+from kramers_grok.report.words import Answer, both, measured, never
 
-__all__ = ["figure", "summary"]
+__all__ = ["answer", "figure", "summary"]
+
+
+_MEASURED = {
+    "sgd": "SGD, chain (true minibatches + per-sample noise)",
+    "langevin_chain": "Langevin, chain",
+    "langevin_mode": "Langevin, mode",
+    "langevin_mode_torchsde": "Langevin, mode (torchsde)",
+}
 
 
 def figure(tree: xr.DataTree) -> Any:
@@ -27,10 +37,7 @@ def figure(tree: xr.DataTree) -> Any:
             {"mean_exit_time": ("run", theory[variable].values, describe("mean_exit_time"))},
             coords={"temperature": ("run", theory["temperature"].values, describe("temperature"))},
         )
-    curves["SGD, chain (true minibatches + per-sample noise)"] = tree["sgd"].to_dataset()
-    curves["Langevin, chain"] = tree["langevin_chain"].to_dataset()
-    curves["Langevin, mode"] = tree["langevin_mode"].to_dataset()
-    curves["Langevin, mode (torchsde)"] = tree["langevin_mode_torchsde"].to_dataset()
+    curves |= {name: tree[engine].to_dataset() for engine, name in _MEASURED.items()}
     control = tree["control"].to_dataset()
     curves["full-batch descent"] = control_run(control)
     figure, (ax, below) = new_figure((7.2, 7.0), 2, height_ratios=(3, 1), sharex=True)
@@ -38,17 +45,15 @@ def figure(tree: xr.DataTree) -> Any:
     depth, decay = tree.attrs["depth"], tree.attrs["weight_decay"]
     ax.set_title(f"Escape of a trapped chain, D = {depth}, λ = {decay}: no fitted parameter", fontsize="medium")
     ax.set_xlabel("")
-    for engine, marker in (("langevin_mode", "o"), ("langevin_chain", "s"), ("sgd", "D")):
+    shown = looks(name for name in curves if name not in names.values())  # as above
+    for engine, name in _MEASURED.items():
         rows = tree[engine].to_dataset()
         ratio = rows["mean_exit_time"] / rows["predicted_mean"]
         error = rows["standard_error"] / rows["predicted_mean"]
-        below.errorbar(
-            1 / rows["temperature"], ratio, yerr=2 * error, fmt=marker, ms=4, capsize=2, label=engine.replace("_", ", ")
-        )
+        below.errorbar(1 / rows["temperature"], ratio, yerr=2 * error, **shown[name].points(ms=4, capsize=2))
     below.axhline(1, color="black", lw=0.8)
     below.set_xlabel("1/T [1/loss]")
     below.set_ylabel("measured / predicted\n(prediction with the run's step)", fontsize="small")
-    below.legend(frameon=False, fontsize="small", ncols=3)
     return figure
 
 
@@ -81,3 +86,23 @@ def summary(tree: xr.DataTree) -> str:
     )
     lines.append(str(laws.attrs["shared"]) + "\n")
     return "\n".join(lines)
+
+
+_ENGINES = {"sgd": "SGD", "langevin_chain": "Langevin in the chain", "langevin_mode": "Langevin in the mode"}
+
+
+def answer(tree: xr.DataTree) -> Answer:
+    """Say whether theory, Langevin and SGD agree, with the numbers that decide."""
+    found = {name: measured(tree[engine].to_dataset()) for engine, name in _ENGINES.items()}
+    wrong = [name for name, each in found.items() if not each.agrees]
+    numbers = "; ".join(f"{name} {each.text}" for name, each in found.items())
+    law = tree["laws"].to_dataset().sel(engine="sgd")
+    slope = float(law["slope_difference_se"])
+    verdict = (
+        f"Theory disagrees with {both(wrong)}" if wrong else "Theory, Langevin and SGD agree without a fitted number"
+    )
+    text = (
+        f"{verdict}: mean escape times are {numbers}. SGD's Arrhenius slope is {slope:+.1f} s.e. from the predicted "
+        f"one (R² = {float(law['r_squared']):.4f}); {never(tree['control'].to_dataset(), 'full-batch descent')}."
+    )
+    return Answer(text, not wrong and not bool(tree["control"].to_dataset()["escaped"].any()))

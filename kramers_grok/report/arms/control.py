@@ -11,8 +11,10 @@ import xarray as xr
 from kramers_grok import plots
 from kramers_grok.plots.style import CYCLE
 from kramers_grok.report.drawing import new_figure
+from kramers_grok.report.words import LEVEL, Answer, smallest_p
+from kramers_grok.studies.points import two_sided
 
-__all__ = ["figure", "summary"]
+__all__ = ["answer", "figure", "summary"]
 
 
 def figure(tree: xr.DataTree) -> Any:
@@ -80,3 +82,23 @@ def _excess(row: xr.Dataset, floor: float) -> str:
     if not np.isfinite(float(row.learned_loss)):
         return "–"
     return f"{float(row.learned_loss) - floor:.5f} ± {float(row.learned_loss_error):.5f}"
+
+
+def answer(tree: xr.DataTree) -> Answer:
+    """Say which schedule learns fastest, by how much, and whether that was predicted."""
+    table = tree["schedules"].to_dataset()
+    allowed = [name for name in table["schedule"].values.tolist() if name != "constant, peak"]
+    fastest = min(allowed, key=lambda name: float(table.sel(schedule=name)["mean_steps"]))
+    expected = min(allowed, key=lambda name: float(table.sel(schedule=name)["predicted_mean_steps"]))
+    best, slow = table.sel(schedule=fastest), table.sel(schedule="constant, final")
+    z = ((table["mean_steps"] - table["predicted_mean_steps"]) / table["mean_steps_error"]).values
+    p = smallest_p(two_sided(z))
+    match = "as predicted" if fastest == expected else f"where {expected} was predicted"
+    numbers = "agree with" if p >= LEVEL else "depart from"
+    text = (
+        f"Of the schedules that end with the final setting, “{fastest}” learns fastest, {match}: "
+        f"{float(best['mean_steps']):.0f} ± {float(best['mean_steps_error']):.0f} steps (predicted "
+        f"{float(best['predicted_mean_steps']):.0f}) instead of {float(slow['mean_steps']):.0f} at the final setting. "
+        f"The {z.size} mean times {numbers} the predicted ones (smallest p = {p:.2g} after Holm)."
+    )
+    return Answer(text, p >= LEVEL)

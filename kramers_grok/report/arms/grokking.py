@@ -9,8 +9,9 @@ import xarray as xr
 from kramers_grok import plots
 from kramers_grok.plots.style import CYCLE
 from kramers_grok.report.drawing import new_figure
+from kramers_grok.report.words import Answer, measured, never
 
-__all__ = ["figure", "summary"]
+__all__ = ["answer", "figure", "summary"]
 
 
 def _runs(tree: xr.DataTree) -> list[xr.Dataset]:
@@ -72,3 +73,18 @@ def summary(tree: xr.DataTree) -> str:
         f"{int(control.escaped.sum())} of {control.sizes['replica']} escaped by t = {float(control.horizon):g}.",
     ]
     return "\n".join(lines)
+
+
+def answer(tree: xr.DataTree) -> Answer:
+    """Say whether the delay of the loss drop is the predicted escape time."""
+    runs = _runs(tree)
+    columns = ("mean_exit_time", "standard_error", "predicted_mean")
+    found = measured(xr.Dataset({n: ("run", [float(run[n]) for run in runs]) for n in columns}))
+    times = [float(run["mean_exit_time"]) for run in runs]
+    verdict = "is" if found.agrees else "is not"
+    text = (
+        f"The delay before the loss drops {verdict} the predicted escape time: mean times are {found.text}, and grow "
+        f"by a factor of {max(times) / min(times):.0f} through η/B alone (predicted {float(tree.attrs['span']):.0f}); "
+        f"{never(tree['control'].to_dataset(), 'full-batch descent')}."
+    )
+    return Answer(text, found.agrees and not bool(tree["control"].to_dataset()["escaped"].any()))

@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from kramers_grok import plots
+from kramers_grok.report.words import Answer, power
 
-__all__ = ["figure", "summary"]
+__all__ = ["answer", "figure", "summary"]
 
 
 def figure(tree: xr.DataTree) -> Any:
@@ -139,3 +140,30 @@ def summary(tree: xr.DataTree) -> str:
                 f"| {int(c.n_jumps)} | {int(c.predicted_jumps)} | {100 * float(c.worst_bracket):.2f} |"
             )
     return "\n".join(lines)
+
+
+def answer(tree: xr.DataTree) -> Answer:
+    """Say whether features are lost at their spinodals, weakest first, and come back only with noise."""
+    loops = {"teacher": tree["teacher"].to_dataset(), "digits": tree["digits"].to_dataset()}
+    weakest_first = [bool((np.diff(loop["after"].values) < 0).all()) for loop in loops.values()]
+    away = max(
+        float(np.abs(loop[v] / loop["spinodal"] - 1).max()) for loop in loops.values() for v in ("before", "after")
+    )
+    back = max(float(np.abs(loop["returned"]).max()) for loop in loops.values())
+    area = [float(loop["area"].sum() / loop["predicted_area"].sum()) for loop in loops.values()]
+    control, stairs = tree["control"].to_dataset(), tree["return_stairs"].to_dataset()
+    jumps = int(np.isfinite(control["jump"].values).sum())
+    alone = int(stairs.attrs["n_returned_without_noise"])
+    found = all(weakest_first) and away < CLOSE and back < CLOSE and not jumps
+    verdict = "Hysteresis is as predicted" if found else "Hysteresis is not as predicted in everything"
+    text = (
+        f"{verdict}: features are lost {'weakest first' if all(weakest_first) else 'not weakest first'}, within "
+        f"{100 * away:.2g} % of their spinodals (teacher and digits), order parameters come back to {power(back)} at "
+        f"most without noise, and the loops' areas are {area[0]:.3f} and {area[1]:.3f} of the predicted; two layers "
+        f"have {jumps} jumps. With noise features return strongest first in {stairs.attrs['n_ordered']} of "
+        f"{stairs.attrs['n_replicas']}, without it {alone} get anything back."
+    )
+    return Answer(text, found and not alone)
+
+
+CLOSE = 0.02  # of the spinodal, or of an order parameter

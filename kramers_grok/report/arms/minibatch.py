@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import scipy.stats
 import xarray as xr
 
 from kramers_grok.report.drawing import new_figure
+from kramers_grok.report.words import LEVEL, Answer, smallest_p, span
 
-__all__ = ["figure", "summary"]
+__all__ = ["answer", "figure", "summary"]
 
 
 def figure(tree: xr.DataTree) -> Any:
@@ -51,3 +54,27 @@ def summary(tree: xr.DataTree) -> str:
         )
         lines.append(f"- B = {batch}: escaped {fractions}")
     return "\n".join(lines)
+
+
+def answer(tree: xr.DataTree) -> Answer:
+    """Say whether minibatch noise alone frees the trap, and whether the predicted shares are met."""
+    data = tree["sgd"].to_dataset()
+    n = int(data.attrs["n_replicas"])
+    predicted = data["predicted_fraction"].sel(start_amplitude=data["amplitude"].values).transpose("batch_size", ...)
+    counts = np.rint(n * data["escaped_fraction"].transpose("batch_size", "amplitude").values).astype(int)
+    p = smallest_p([
+        scipy.stats.binomtest(int(k), n, min(max(float(share), 0.0), 1.0)).pvalue
+        for k, share in zip(counts.ravel(), predicted.values.ravel(), strict=True)
+    ])  # fmt: skip
+    inside, near = float(data["amplitude"][0]), float(data["amplitude"][-1])
+    out = int(counts[:, 0].sum())
+    verdict = (
+        f"{out} of {n * len(counts)} replicas escape" if out else f"the trap absorbs: 0 of {n * len(counts)} escape"
+    )
+    shares = counts[:, -1] / n
+    match = "as" if p >= LEVEL else "not as"
+    text = (
+        f"With minibatch noise alone {verdict} from amplitude {inside:g}; from {near:g}, close to the barrier, "
+        f"{span(shares, '.2f')} do, {match} predicted (smallest p = {p:.2g} of {counts.size} after Holm)."
+    )
+    return Answer(text, p >= LEVEL and not out)

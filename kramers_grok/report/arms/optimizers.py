@@ -9,8 +9,9 @@ import xarray as xr
 
 from kramers_grok.plots.style import CYCLE
 from kramers_grok.report.drawing import new_figure
+from kramers_grok.report.words import Answer, both
 
-__all__ = ["figure", "summary"]
+__all__ = ["answer", "figure", "summary"]
 
 
 def figure(tree: xr.DataTree) -> Any:
@@ -78,3 +79,23 @@ def _cell(one: xr.Dataset, steps: int) -> str:
     count = int(one["escaped"].sum())
     interval = f"[{float(one['fraction_lower']):.2f}, {float(one['fraction_upper']):.2f}]"
     return f"{count}/{one.sizes['replica']} {interval} | {shown}"
+
+
+def answer(tree: xr.DataTree) -> Answer:
+    """Say for which optimizers the escape from the collapsed state is due to noise."""
+    data = tree["trap"].to_dataset()
+    kinds: dict[str, list[str]] = {}
+    for name, kind in zip(data["optimizer"].values.tolist(), data["attribution"].values.tolist(), strict=True):
+        kinds.setdefault(str(kind), []).append(str(name))
+    n = data.sizes["replica"]
+    full = data["escaped"].sel(batch="full batch").sum("replica")
+    noisy = kinds.get("noise-driven", [])
+    verdict = f"Noise frees the collapsed state under {both(noisy)}" if noisy else "Noise frees no optimizer"
+    others = "; ".join(f"{kind}: {both(names)}" for kind, names in kinds.items() if kind != "noise-driven")
+    alone = int((full > 0).sum())
+    text = (
+        f"{verdict}{f' ({others})' if others else ''}: without any noise {alone} of {data.sizes['optimizer']} "
+        f"optimizers learn the second feature within {data.attrs['n_steps']} steps, in up to {int(full.max())} of {n} "
+        "replicas, so that only the difference to the full batch counts."
+    )
+    return Answer(text, None)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from kramers_grok import plots
 from kramers_grok.report.drawing import new_figure
+from kramers_grok.report.words import LEVEL, Answer, of_all, smallest_p
 
-__all__ = ["figure", "summary"]
+__all__ = ["answer", "figure", "summary"]
 
 
 def figure(tree: xr.DataTree) -> Any:
@@ -78,3 +80,22 @@ def summary(tree: xr.DataTree) -> str:
         "the prediction has it.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def answer(tree: xr.DataTree) -> Answer:
+    """Say whether escapes under a moving weight decay follow the theory with lag."""
+    runs = [tree[name].to_dataset() for name in ("down", "up")]
+    p = smallest_p(np.concatenate([r["driven_p_value"].values.ravel() for r in runs]))
+    n = sum(r["driven_p_value"].size for r in runs)
+    wrong, wrong_n = of_all(np.concatenate([r["wrong_p_value"].values.ravel() for r in runs]) < LEVEL)
+    slow = np.concatenate([r["adiabatic_valid"].values.ravel() for r in runs]).astype(bool)
+    loops = tree["loops"].to_dataset()
+    z = ((loops["width"] - loops["driven_width"]) / loops["width_error"]).values
+    verdict = "follow" if p >= LEVEL else "do not follow"
+    text = (
+        f"Escapes under a moving weight decay {verdict} the theory with lag: smallest KS p = {p:.2g} of {n} after "
+        f"Holm (a temperature off by {100 * abs(float(tree.attrs['wrong']) - 1):.2g} % would be seen in {wrong} of "
+        f"{wrong_n}); {int(slow.sum())} of {slow.size} ramps are slow enough for the adiabatic formula; loop widths "
+        f"are within {float(np.abs(z).max()):.1f} s.e. of the predicted ones."
+    )
+    return Answer(text, p >= LEVEL)

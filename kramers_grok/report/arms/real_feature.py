@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from kramers_grok.report.drawing import new_figure, run_table
+from kramers_grok.report.words import Answer, measured
 
-__all__ = ["figure", "summary"]
+__all__ = ["answer", "figure", "summary"]
 
 
 def figure(tree: xr.DataTree) -> Any:
@@ -53,3 +54,15 @@ def summary(tree: xr.DataTree) -> str:
         "it is part of the prediction."
     )
     return "\n".join(["## Digits' first principal component", "", run_table(rows), "", share])
+
+
+def answer(tree: xr.DataTree) -> Answer:
+    """Say whether a real feature escapes at the predicted rate."""
+    found = measured(tree["sgd"].to_dataset())
+    share = float(tree["sgd"]["share_saddle"].max())
+    verdict = "is learned at the predicted rate" if found.agrees else "is not learned at the predicted rate"
+    text = (
+        f"The digits' first principal component {verdict}: SGD's mean escape times are {found.text}; the minibatches' "
+        f"own noise, which is part of the prediction, is at most {100 * share:.2g} % of the noise at the saddle."
+    )
+    return Answer(text, found.agrees)

@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from kramers_grok.plots.style import CYCLE, MARKERS
+from kramers_grok.report.words import Answer, of_all
 
-__all__ = ["figure", "summary"]
+__all__ = ["answer", "figure", "summary"]
 
 _NAMES = {
     "white": "white inputs",
@@ -80,3 +81,19 @@ def summary(tree: xr.DataTree) -> str:
             f"| {int(r.n_starts)} | {int(r.n_uncertified)} | {int(r.n_index_agree)} of {int(r.n_sets)} |"
         )
     return "\n".join(lines)
+
+
+def answer(tree: xr.DataTree) -> Answer:
+    """Say whether the metastable states that were found are those predicted."""
+    table = tree["table"].to_dataset()
+    same, n = of_all(table["n_states"].values == table["predicted_states"].values)
+    agree, sets = int(table["n_index_agree"].sum()), int(table["n_sets"].sum())
+    verdict = (
+        "as many metastable states as predicted" if same == n else "other numbers of metastable states than predicted"
+    )
+    text = (
+        f"Searches from {int(table['n_starts'].sum())} random starts find {verdict} ({same} of {n} networks, up to "
+        f"{int(table['n_states'].max())} states), and {agree} of {sets} sets of features have the predicted number of "
+        f"unstable directions; {int(table['n_uncertified'].sum())} ends are no minimum."
+    )
+    return Answer(text, same == n and agree == sets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import xarray as xr
 
 from kramers_grok import plots
 from kramers_grok.plots.style import CYCLE, label
+from kramers_grok.report.words import Answer, never, of_all, span
 
-__all__ = ["figure", "summary"]
+__all__ = ["answer", "figure", "summary"]
 
 
 def _gain(tree: xr.DataTree) -> list[xr.Dataset]:
@@ -117,3 +119,28 @@ def _before_and_after(forget: xr.Dataset, kind: str) -> str:
     after = float(loss.where(time > exit_time + settling).mean())
     rest = f"({float(forget[f'{kind}_memorised']):.3f} → {float(forget[f'{kind}_generalised']):.3f})"
     return f"{kind} {before:.3f} → {after:.3f} {rest}"
+
+
+def answer(tree: xr.DataTree) -> Answer:
+    """Say whether a small sample delays generalisation as predicted."""
+    runs = _gain(tree)
+    # What the prediction leaves out counts as an error of its own
+    z = [
+        (float(r["mean_exit_time"]) / float(r["predicted_mean"]) - 1)
+        / math.hypot(float(r["standard_error"]) / float(r["predicted_mean"]), float(r["predicted_uncertainty"]))
+        for r in runs
+    ]
+    ratio = [float(r["mean_exit_time"] / r["predicted_mean"]) for r in runs]
+    cells = tree["map"].to_dataset()
+    same, n = of_all(cells["measured"].values == cells["predicted"].values)
+    verdict = "as predicted" if max(map(abs, z)) < LIMIT else "not as predicted"
+    text = (
+        f"On a small sample the test error falls late, {verdict}: the mean delay is {span(ratio, '.2f')} of the "
+        f"predicted one, at most {max(map(abs, z)):.1f} times the error of measurement and prediction; "
+        f"{never(tree['control'].to_dataset(), 'the full batch')}; the map of when it happens agrees in {same} of {n} "
+        "points."
+    )
+    return Answer(text, max(map(abs, z)) < LIMIT and same == n)
+
+
+LIMIT = 3.0

@@ -11,8 +11,9 @@ from kramers_grok import plots
 from kramers_grok.core.schema import describe
 from kramers_grok.plots.style import MARKERS, colour_of
 from kramers_grok.report.drawing import control_run, new_figure
+from kramers_grok.report.words import Answer, power, span
 
-__all__ = ["figure", "summary"]
+__all__ = ["answer", "figure", "summary"]
 
 _GROUPS = {"line": "SGD, η = {lr:g}", "pairs": "SGD, other η, equal η/B", "matrix": "SGD, 4 inputs and outputs"}
 _CURVES = {
@@ -157,3 +158,26 @@ def summary(tree: xr.DataTree) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def answer(tree: xr.DataTree) -> Answer:
+    """Say whether SGD in wide layers follows the radial free energy, and how far off three scalar weights are."""
+    line, laws = tree["line"].to_dataset(), tree["laws"].to_dataset()
+    deep = line.isel(run=np.flatnonzero(line["valid"].values > 0))
+    ratio = (deep["mean_exit_time"] / deep["predicted_mean"]).values
+    error = (deep["standard_error"] / deep["predicted_mean"]).values
+    low, high = _KNOWN
+    outside = int(((ratio < low - 3 * error) | (ratio > high + 3 * error)).sum())
+    verdict = "SGD in wide layers follows" if ratio.size and not outside else "SGD in wide layers does not follow"
+    if not ratio.size:
+        verdict = "No run has a radial barrier that is high enough to say whether SGD follows"
+    share = laws["slope_over_barrier"]
+    scalar = (line["chain"] / line["mean_exit_time"]).values
+    text = (
+        f"{verdict} the radial free energy within what is known of its rate ({low:g} to {high:g}): measured over "
+        f"predicted mean time is {span(ratio, '.3f')} in {ratio.size} run{'s' * (ratio.size != 1)} with a radial "
+        f"barrier, {outside} outside by more than 3 s.e. Width's entropy makes the Arrhenius slope "
+        f"{float(share.sel(curve='measured')):.2f} of ΔF (predicted {float(share.sel(curve='predicted_mean')):.2f}); "
+        f"three scalar weights would take {power(scalar.min())} to {power(scalar.max())} times as long."
+    )
+    return Answer(text, None if not ratio.size else not outside)

@@ -11,7 +11,8 @@ from typing import Protocol
 import xarray as xr
 
 from kramers_grok.core import checks
-from kramers_grok.studies.cells import Cell, execute
+from kramers_grok.core.exceptions import KramersGrokError
+from kramers_grok.studies.cells import Cell, Outcome
 from kramers_grok.studies.reproduction import (
     arrhenius,
     control,
@@ -28,9 +29,12 @@ from kramers_grok.studies.reproduction import (
     wide,
 )
 from kramers_grok.studies.reproduction.settings import Settings
+from kramers_grok.studies.reproduction.study import Reproduction, results_of
+from kramers_grok.studies.runner import Listener, Plan, RunResult, Silence, run_study
 from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.threads import single_threaded
 
-__all__ = ["ARMS", "Arm", "Reporter", "reproduce"]
+__all__ = ["ARMS", "Arm", "Reporter", "arms_asked_for", "reproduce", "write_arms"]
 
 
 class Arm(Protocol):
@@ -85,6 +89,7 @@ def reproduce(
     device: str = "auto",
     executor: Executor | None = None,
     reporter: Reporter | None = None,
+    listener: Listener | None = None,
 ) -> dict[str, xr.DataTree]:
     """Run the main job into a directory and return its arms' trees.
 
@@ -102,46 +107,98 @@ def reproduce(
     executor : Executor, optional
         Where cells run; this process if not given. Results do not depend on it.
     reporter : Reporter, optional
+        Hears of cells, arm by arm.
+    listener : Listener, optional
+        Hears of everything, as of any study's run.
 
     Raises
     ------
     StudyConflictError
-        If the directory holds another study; nothing is written.
+        If the directory holds another study, or another run works on it; nothing is written.
+    InvalidParameterError
+        For an arm that does not exist.
+    StudyInterrupted
+        As `kramers_grok.studies.runner.run_study`.
+    KramersGrokError
+        If cells failed: the others are finished, and no arm's file is written.
+    """
+    study = Reproduction(settings, device=device, chosen=arms_asked_for(arms))
+    heard = _ByArm(study, reporter, listener or Silence()) if reporter is not None else listener
+    result = run_study(study, out, executor=executor, listener=heard)
+    if result.failed:
+        first = result.failed[0]
+        raise KramersGrokError(
+            f"{len(result.failed)} of {result.n_cells} cells failed, the others are finished. The first of them, "
+            f"{first.key}:\n{first.message}\nThe same call tries the failed ones again."
+        )
+    return write_arms(study, result.directory, executor)
+
+
+class _ByArm:
+    """Passes a run's progress on, counted by arm."""
+
+    def __init__(self, study: Reproduction, reporter: Reporter, listener: Listener) -> None:
+        self.reporter = reporter
+        self.listener = listener
+        self.sizes = {name: len(study.cells_of(name)) for name in study.modules()}
+        self.arms_of: dict[str, list[str]] = {}
+
+    def begin(self, plan: Plan) -> None:
+        """Say how many cells each arm has, and count those that are finished."""
+        arms = [name for name, size in self.sizes.items() for _ in range(size)]
+        for name, key in zip(arms, plan.keys, strict=True):
+            self.arms_of.setdefault(key, []).append(name)
+        for name, size in self.sizes.items():
+            self.reporter.arm(name, size)
+        for key in plan.before:
+            self._count(key)
+        self.listener.begin(plan)
+
+    def _count(self, key: str) -> None:
+        for name in self.arms_of[key]:
+            self.reporter.cell(name)
+
+    def cell(self, cell: Cell, outcome: Outcome) -> None:
+        """Count a finished cell."""
+        if outcome.stored:
+            self._count(outcome.key)
+        self.listener.cell(cell, outcome)
+
+    def note(self, text: str) -> None:
+        """Pass it on."""
+        self.listener.note(text)
+
+    def end(self, result: RunResult) -> None:
+        """Pass it on."""
+        self.listener.end(result)
+
+
+def arms_asked_for(arms: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the arms asked for if all of them exist; none of them means all.
+
+    Raises
+    ------
     InvalidParameterError
         For an arm that does not exist.
     """
-    chosen = _chosen(arms)
-    store = Store(out, settings.as_mapping(), name="reproduce")
-    cells = {name: arm.cells(settings, device) for name, arm in chosen.items()}
-    if reporter is not None:
-        for name, own in cells.items():
-            reporter.arm(name, len(own))
-    arm_of = {id(cell): name for name, own in cells.items() for cell in own}
-
-    def finished(cell: Cell) -> None:
-        if reporter is not None:
-            reporter.cell(arm_of[id(cell)])
-
-    everything = [cell for own in cells.values() for cell in own]
-    results = iter(execute(store, everything, seed=settings.seed, executor=executor, finished=finished))
-    found = [[next(results) for _ in own] for own in cells.values()]
-    finish = partial(_finish, settings, store.directory)
-    trees = (executor.map if executor is not None else map)(finish, chosen, found)
-    return dict(zip(chosen, trees, strict=True))
-
-
-def _chosen(arms: Sequence[str] | None) -> Mapping[str, Arm]:
-    """The arms asked for, in their usual order."""
-    if not arms:
-        return ARMS
-    for name in arms:
+    if isinstance(arms, str) or not isinstance(arms, Sequence | None):
+        raise checks.invalid("arms", arms, "a list of names")
+    for name in arms or ():
         if name not in ARMS:
             raise checks.invalid("arms", name, f"one of {', '.join(ARMS)}", "these are the arms of the main job")
-    return {name: arm for name, arm in ARMS.items() if name in arms}
+    return tuple(arms or ())
 
 
-def _finish(settings: Settings, directory: Path, name: str, results: Sequence[xr.Dataset]) -> xr.DataTree:
+def write_arms(study: Reproduction, directory: Path, executor: Executor | None = None) -> dict[str, xr.DataTree]:
+    """Gather the arms of a finished job and write a file for each, ``<directory>/<arm>.nc``."""
+    names = list(study.modules())
+    trees = (executor.map if executor is not None else map)(partial(_finish, study, directory), names)
+    return dict(zip(names, trees, strict=True))
+
+
+def _finish(study: Reproduction, directory: Path, name: str) -> xr.DataTree:
     """Gather an arm's results and write them."""
-    tree = ARMS[name].gather(settings, results)
-    write_netcdf(tree, directory / f"{name}.nc")
+    with single_threaded():
+        tree = ARMS[name].gather(study.settings, results_of(Store.opened(directory), study.cells_of(name)))
+        write_netcdf(tree, directory / f"{name}.nc")
     return tree

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from kramers_grok.core import checks
@@ -55,6 +56,52 @@ class Settings:
             control_time=5_000.0,
         )
 
+    def changed(self, given: Mapping[str, Any]) -> Settings:
+        """Return the settings with some of them replaced by values from a file.
+
+        Raises
+        ------
+        InvalidParameterError
+            For a key that does not exist or a value that breaks its rule.
+        """
+        known = [field.name for field in fields(self)]
+        for key in given:
+            if key not in known:
+                raise checks.invalid(
+                    "declaration",
+                    checks.Described(key),
+                    f"one of {', '.join(known)}",
+                    "these are the main job's settings",
+                )
+        return replace(self, **{key: _CHECKS[key](key, value) for key, value in given.items()})
+
     def as_mapping(self) -> dict[str, Any]:
         """Everything that identifies the study, for the manifest."""
         return asdict(self)
+
+
+def _ratios(name: str, value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise checks.invalid(name, value, "a list of numbers > 0")
+    return tuple(checks.positive(name, one) for one in value)
+
+
+def _pairs(name: str, value: Any) -> tuple[tuple[float, int], ...]:
+    if not isinstance(value, list | tuple) or any(not isinstance(one, list | tuple) or len(one) != 2 for one in value):
+        raise checks.invalid(name, value, "a list of pairs [lr, batch size]")
+    return tuple((checks.positive(name, lr), checks.positive_int(name, batch)) for lr, batch in value)
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "seed": lambda name, value: checks.seed(value),
+    "depth": lambda name, value: checks.positive_int(name, value, minimum=3),
+    "n_replicas": checks.positive_int,
+    "n_control": checks.positive_int,
+    "singular_value": checks.positive,
+    "weight_decay": checks.positive,
+    "label_noise": checks.non_negative,
+    "lr": checks.positive,
+    "control_time": checks.positive,
+    "ratios": _ratios,
+    "pairs": _pairs,
+}
