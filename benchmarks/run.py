@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import escape, footprint, settings, training
+from benchmarks import escape, footprint, settings, studies, training
 from benchmarks.timing import QUICK, Part, Plan, Say
 
 PartMaker = tuple[str, str, Callable[..., None]]
@@ -20,7 +20,7 @@ PartMaker = tuple[str, str, Callable[..., None]]
 
 def parts(threads: int) -> dict[str, PartMaker]:
     """Title, unit and function of each part by its name, in the order of the table."""
-    return escape.parts(threads) | training.parts(threads) | footprint.parts(threads)
+    return escape.parts(threads) | training.parts(threads) | footprint.parts(threads) | studies.parts(threads)
 
 
 def plan(*, quick: bool, rounds: int | None) -> Plan:

@@ -130,6 +130,30 @@ def test_rounds_are_interleaved_and_ratios_paired(load: Load, monkeypatch: pytes
     assert (rows[1]["median"], rows[1]["best"], rows[1]["cores_used"]) == (15.0, 1.5, 2.0)
 
 
+def test_studies_are_timed_by_the_files_they_keep(load: Load) -> None:
+    studies, timing = load("studies"), load("timing")
+    parts = studies.parts(1)
+    for name, groups in (("store", 2), ("many", 2)):
+        title, unit, function = parts[name]
+        part = timing.Part(name, title, unit)
+        function(part, timing.QUICK, lambda _: True, quiet)
+        assert len(part.groups) == groups
+        assert all(c["median"] > 0 for group in part.groups for c in group["contestants"])
+        assert [check["z"] for check in part.checks] == [0.0]
+    assert [c["name"] for c in part.groups[0]["contestants"]][1] == "status"
+
+
+def test_a_study_that_does_not_finish_is_not_timed(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies, executors = load("studies"), importlib.import_module("kramers_grok.studies.executors")
+
+    def fail(config: Any, *, seed: int) -> None:
+        raise ValueError("broken")
+
+    monkeypatch.setattr(studies, "products", fail)
+    with pytest.raises(RuntimeError, match="0 of 2 cells finished"):
+        studies._on(executors.InProcess, (("repeats", 1),), 2)
+
+
 def test_a_peer_that_is_not_installed_is_left_out(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     escape, timing = load("escape"), load("timing")
     real = importlib.import_module

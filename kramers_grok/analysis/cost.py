@@ -14,9 +14,10 @@ from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.schema import describe, validate_splitting_dataset
 
-__all__ = ["CostFit", "cost_exponent", "splitting_cost"]
+__all__ = ["CostFit", "cost_exponent", "splitting_cost", "with_cost"]
 
 Array = NDArray[np.float64]
+_COST_ERROR = {"units": "1", "long_name": "relative error of the cost"}
 
 
 def splitting_cost(runs: Iterable[xr.Dataset], barrier: float, *, relative_error: float = 0.1) -> xr.Dataset:
@@ -64,11 +65,10 @@ def splitting_cost(runs: Iterable[xr.Dataset], barrier: float, *, relative_error
     if not rows:
         raise InvalidParameterError("`runs` is empty, expected at least one run.\nUse `splitting_cost([ds], height)`.")
     ratio, cost_, spread_, brute = np.array(sorted(rows)).T
-    error_label = {"units": "1", "long_name": "relative error of the cost"}
     return xr.Dataset(
         {
             "cost": ("run", cost_, describe("cost")),
-            "cost_error": ("run", spread_, error_label),
+            "cost_error": ("run", spread_, _COST_ERROR),
             "brute_force_cost": ("run", brute, describe("brute_force_cost")),
         },
         coords={"barrier_over_temperature": ("run", ratio, describe("barrier_over_temperature"))},
@@ -128,3 +128,48 @@ def cost_exponent(table: xr.Dataset) -> CostFit:
         )
     design = np.stack([np.ones_like(x), np.log(x)], axis=1)
     return CostFit(linear_fit(design, np.log(table["cost"].values), table["cost_error"].values))
+
+
+def with_cost(table: xr.Dataset, *, relative_error: float = 0.1) -> xr.Dataset:
+    """Return the cost of a study's cells that were made by splitting, along ``run``; a table with ``cost`` as it is.
+
+    Parameters
+    ----------
+    table : Dataset
+        ``mean_exit_time``, ``standard_error`` [time], ``replica_steps`` and ``barrier_over_temperature`` of any common
+        dimensions; where there is ``method``, only cells of splitting count. With ``dt`` or ``lr`` [time] brute force
+        is beside it.
+    relative_error : float
+        δ of `splitting_cost`.
+
+    Examples
+    --------
+    >>> x = [5.0, 10.0]
+    >>> columns = {"mean_exit_time": [1.0, 2.0], "standard_error": [0.2, 0.4], "replica_steps": [100.0, 200.0]}
+    >>> table = xr.Dataset({n: ("run", v) for n, v in (columns | {"barrier_over_temperature": x}).items()})
+    >>> with_cost(table).cost.round(6).values.tolist()
+    [400.0, 800.0]
+    """
+    needed = ["mean_exit_time", "standard_error", "replica_steps", "barrier_over_temperature"]
+    if "cost" in table.variables or any(name not in table.variables for name in needed):
+        return table
+    goal = checks.fraction("relative_error", relative_error)
+    step = next((name for name in ("dt", "lr") if name in table.variables), None)
+    held = {name: table[name] for name in (*needed, *([step] if step else []))}
+    if "method" in table.variables:
+        held["method"] = table["method"]
+    flat = {name: np.ravel(a.values) for name, a in zip(held, xr.broadcast(*held.values()), strict=True)}
+    mean, error, steps, ratio = (flat[name].astype(np.float64) for name in needed)
+    kept = np.isfinite(mean) & np.isfinite(error) & (error > 0) & np.isfinite(steps) & np.isfinite(ratio)
+    if "method" in flat:
+        kept &= flat["method"].astype(str) == "splitting"
+    order = np.flatnonzero(kept)[np.argsort(ratio[kept], kind="stable")]
+    columns = {"cost": ("run", (steps * (error / mean / goal) ** 2)[order], describe("cost"))}
+    if table.sizes.get("repeat", 0) > 1:
+        spread = np.full(order.size, np.sqrt(2.0 / (table.sizes["repeat"] - 1)))
+        columns["cost_error"] = ("run", spread, _COST_ERROR)
+    if step:
+        brute = (mean / flat[step].astype(np.float64) / goal**2)[order]
+        columns["brute_force_cost"] = ("run", brute, describe("brute_force_cost"))
+    coords = {"barrier_over_temperature": ("run", ratio[order], describe("barrier_over_temperature"))}
+    return xr.Dataset(columns, coords=coords, attrs={"relative_error": goal})

@@ -26,6 +26,7 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
+from kramers_grok.analysis.law_table import choice_table
 from kramers_grok.analysis.laws import LAWS, ExitTimes, Law, LawFit, best_scatter, fit_laws, fitted, saturated_fit
 from kramers_grok.analysis.scatter import Scatter
 from kramers_grok.core import checks
@@ -117,26 +118,17 @@ class LawChoice:
         return {name: w / sum(weights.values()) for name, w in weights.items()}
 
     def table(self) -> xr.Dataset:
-        """One row a law: likelihood, AIC, weight, p-value and power of the best law against it."""
-        own = {r.rival: r for r in self.rivalries}
-        names = list(self.fits)
-        weights = self.akaike_weights() if names else {}
+        """Tabulate the choice, for figures and files.
 
-        def column(values: Sequence[float], long_name: str) -> tuple[str, Sequence[float], Mapping[str, str]]:
-            return "law", values, {"units": "1", "long_name": long_name}
-
-        return xr.Dataset(
-            {
-                "log_likelihood": column([self.fits[n].log_likelihood for n in names], "log likelihood"),
-                "n_parameters": column([self.fits[n].n_parameters for n in names], "fitted parameters"),
-                "aic": column([self.fits[n].aic for n in names], "Akaike's information criterion"),
-                "akaike_weight": column([weights[n] for n in names], "relative likelihood"),
-                "p_value": column([own[n].p_value if n in own else math.nan for n in names], "p-value of the rival"),
-                "power": column([own[n].power if n in own else math.nan for n in names], "power against the rival"),
-            },
-            coords={"law": names},
-            attrs={"verdict": self.verdict, "reason": self.reason, "misfit": self.misfit, "level": self.level},
-        )
+        Returns
+        -------
+        xarray.Dataset
+            Along ``law``: log likelihood, AIC, weight, p-value and power of the best law against it, and
+            ``fitted_median`` (law, curve_noise) [time]. Along ``noise``: ``median_exit_time``, ``lower_limit`` (fewer
+            than half had left: the time is how long they were watched), ``longest_time``, ``n_escaped``,
+            ``n_replicas``. Verdict, reason and the best law in the attributes.
+        """
+        return choice_table(self)
 
 
 def _score(fit: LawFit) -> float:

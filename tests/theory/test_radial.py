@@ -435,7 +435,7 @@ def test_diagram_of_width_and_temperature():
 def test_diagram_is_drawn():
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
-    from kramers_grok.plots.phase_diagram import width_temperature
+    from kramers_grok.plots.melting import width_temperature
 
     theory = common(2)
     temperatures = theory.barrier().height / np.linspace(4, 30, 12)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from kramers_grok.core.exceptions import InvalidParameterError
-from kramers_grok.plots.style import CYCLE, axes, label
+from kramers_grok.plots.inputs import require, single
+from kramers_grok.plots.style import axes, drawn, label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["width_temperature"]
 
 _NEEDED = ("radial_barrier_over_temperature", "melted", "critical_width")
+_MAKE = "width_temperature_diagram(network, widths=..., temperatures=...)"
 
 
+@drawn
 def width_temperature(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
     """Draw the radial barrier over T, the region where the trap has melted, and the entropic spinodal between them.
 
@@ -32,12 +34,8 @@ def width_temperature(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
     InvalidParameterError
         If a variable is missing.
     """
-    missing = [name for name in _NEEDED if name not in ds.variables]
-    if missing:
-        raise InvalidParameterError(
-            f"the data set has no `{'`, `'.join(missing)}`, it holds {sorted(map(str, ds.variables))}.\n"
-            "Make it with `width_temperature_diagram(network, widths=..., temperatures=...)`."
-        )
+    ds = single("the diagram", ds, _MAKE)
+    require("the diagram", ds, _NEEDED, _MAKE)
     from matplotlib.colors import LogNorm
 
     ax = axes(ax)
@@ -46,10 +44,12 @@ def width_temperature(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
     positive = np.where(barrier.values > 0, barrier.values, np.nan)
     # Below a tenth of T a barrier is none to the eye either.
     norm = LogNorm(vmin=0.1, vmax=max(1.0, float(np.nanmax(positive))) if np.isfinite(positive).any() else 1.0)
-    mesh = ax.pcolormesh(width, temperature, positive, shading="nearest", cmap="viridis", norm=norm, rasterized=True)
+    mesh = ax.pcolormesh(width, temperature, positive, shading="nearest", norm=norm, rasterized=True)
     ax.figure.colorbar(mesh, ax=ax, label=label(barrier))
     line = ds["critical_width"]
-    ax.plot(line.values, line["temperature"].values, color=CYCLE[1], lw=1.6, label="entropic spinodal")
+    # White on the dark side of the line, dark on the white side
+    ax.plot(line.values, line["temperature"].values, color="white", lw=3.2)
+    ax.plot(line.values, line["temperature"].values, color="black", lw=1.4, ls="--", label="entropic spinodal")
     if bool(ds["melted"].any()):
         ax.annotate("melted", (0.97, 0.95), xycoords="axes fraction", ha="right", va="top")
     ax.set_yscale("log")
@@ -57,5 +57,5 @@ def width_temperature(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
     ax.set_ylim(temperature.min(), temperature.max())
     ax.set_xlabel(label(ds["width"]))
     ax.set_ylabel(label(ds["temperature"]))
-    ax.legend(frameon=False, fontsize="small", loc="lower left")
+    ax.legend(loc="lower left", frameon=True, framealpha=0.85)
     return ax

@@ -135,9 +135,7 @@ def test_grokking_shows_median_and_band(as_mapping):
     ax = plots.grokking(curves)
     assert ax.get_xscale() == "log"
     assert ax.get_ylabel() == "loss [loss]"
-    assert legend(ax) == (
-        ["a", "b"] if as_mapping else [f"learning rate over batch size η/B = {v}" for v in (0.1, 0.2)]
-    )
+    assert legend(ax) == (["a", "b"] if as_mapping else [f"η/B = {v}" for v in (0.1, 0.2)])
     x, median = ax.get_lines()[0].get_data()
     assert x.tolist() == [1.0, 10.0, 100.0]  # t = 0 has no place on a logarithmic axis
     assert median.tolist() == [2.0, 2.0, 2.0]
@@ -211,7 +209,7 @@ def test_error_budget_stacks_up_to_the_total():
     assert ax.get_ylabel() == "measured minus asymptotic [%]"
     ax.figure.canvas.draw()
     single = table.isel(engine=0, drop=True).expand_dims(temperature=[0.1])
-    assert plots.error_budget(single, dim="temperature").get_xticklabels()[0].get_text() == "temperature T = 0.1"
+    assert plots.error_budget(single, dim="temperature").get_xticklabels()[0].get_text() == "T = 0.1"
 
 
 def test_error_budget_of_a_comparison():
