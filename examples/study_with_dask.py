@@ -2,8 +2,8 @@
 A study that can be killed
 ==========================
 
-A theory-against-simulation study is a grid: here weight decays, temperatures and batch sizes, each point simulated by
-SGD and by Langevin dynamics until its mean escape time is known to 10 %. Declared once, it runs on Dask workers here
+A theory-against-simulation study is a grid: here temperatures and batch sizes, each point simulated by SGD and by
+Langevin dynamics until its mean escape time is known to 10 %. Declared once, it runs on Dask workers here
 and on a cluster without change; finished points are files that no later run touches; and it ends as one labelled tree.
 
 ``python examples/study_with_dask.py --out study.png``
@@ -28,7 +28,7 @@ def declared(**changes: Any) -> kg.EscapeStudy:
     sgd = {"lr": 0.1, "batch_size": [8, 32], "label_noise": 0.1} | changes
     return kg.EscapeStudy(
         question="Does a trapped chain escape at the predicted rate, whatever the batch size?",
-        system={"kind": "chain", "depth": 3, "singular_value": 1.0, "weight_decay": [0.2, 0.25]},
+        system={"kind": "chain", "depth": 3, "singular_value": 1.0, "weight_decay": 0.25},
         noise={"barrier_over_temperature": {"start": 3, "stop": 5, "step": 1}},
         langevin={"dt": 0.1},
         sgd=sgd,
@@ -64,16 +64,15 @@ def study(directory: Path) -> list[int]:
 
 
 def main(out: Path | None = None) -> dict[str, float]:
-    """Run the study, print the answer, draw times against temperature; return distances from theory."""
+    """Run the study, print the answer, draw its times; return distances from theory."""
     with tempfile.TemporaryDirectory() as folder:
         computed = study(Path(folder))
         tree = kg.read_study(folder)
-    print(tree["sgd"].to_dataset().sel(lr=0.1, weight_decay=0.25)["mean_exit_time"].round(0).values)
+    print(tree["sgd"].to_dataset().sel(lr=0.1)["mean_exit_time"].squeeze().round(0).values)
     print(kg.judge(tree).headline)
-    figure, axes = plt.subplots(1, 2, figsize=(9.4, 4.2), layout="constrained", sharey=True)
-    for ax, decay in zip(axes, (0.2, 0.25), strict=True):
-        kg.plots.arrhenius(tree.sel(weight_decay=decay), ax)
-        ax.set_title(f"λ = {decay}")
+    figure, axes = plt.subplots(1, 2, figsize=(9.4, 4.2), layout="constrained")
+    kg.plots.arrhenius(tree, axes[0])
+    kg.plots.survival(tree.sel(barrier_over_temperature=5.0), axes[1])
     if out is not None:
         figure.savefig(out, dpi=160)
     z = np.concatenate([tree[engine]["difference_se"].values.ravel() for engine in ("langevin", "sgd")])

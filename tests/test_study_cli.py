@@ -252,7 +252,7 @@ def test_interrupts_have_the_shells_exit_code(tmp_path: Path, monkeypatch: pytes
         def stopped(*_: object, error: BaseException = error, **__: object) -> RunResult:
             raise error
 
-        monkeypatch.setattr(runner, "run", stopped)
+        monkeypatch.setattr(runner, "run_study", stopped)
         result = invoke("study", "run", file, "--out", tmp_path / "out", "--workers", "1")
         assert result.exit_code == Exit.INTERRUPTED, result.output
         assert "Traceback" not in result.output

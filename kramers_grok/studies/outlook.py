@@ -11,6 +11,7 @@ interpolated. SGD's own minibatch noise is added by its first-order factor.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ Config = Mapping[str, Any]
 
 _NODES = 24  # of the quadrature of the minibatch factor
 _ANCHORS = 16  # weight decays at which the rate of a shape of networks is computed
+_MOST_RADIAL = 300  # points whose radial free energy is asked for
 _LARGEST_NETWORK = 200_000  # weights; beyond, the spectra take longer than a plan is worth
 
 
@@ -88,7 +90,8 @@ def outlook(configs: Sequence[Config]) -> Outlook:
         # Each Goldstone mode of the saddle that the trap has not takes a factor sqrt(T) out of the rate's prefactor
         log_mean = ratio - log_prefactor + 0.5 * zero_modes * np.log(temperature)
         log_mean -= _minibatch(configs, depth, sigma, decay, temperature)
-        mean = np.where(temperature == 0, np.inf, np.exp(np.minimum(log_mean, 700)))
+        log_mean += _widening(kinds, depth, sigma, decay, width, temperature)
+        mean = np.where((temperature == 0) | np.isposinf(log_mean), np.inf, np.exp(np.minimum(log_mean, 700)))
     mean[np.isnan(height)] = np.nan
     return Outlook(temperature, ratio, mean, decay, np.array([_step(c) for c in configs]))
 
@@ -164,6 +167,42 @@ def _network(depth: int, width: int, sigma: Array, decay: Array, chain: Array) -
     found = np.interp(np.log(reduced), np.log(anchors), values)
     # k(σ, λ, T) = speed · k(1, λ/speed, T/σ²)
     return found + np.log(speed) + zero_modes * np.log(sigma), float(zero_modes)
+
+
+def _widening(kinds: Sequence[str], *columns: Array) -> Array:
+    """Log of the factor by which the radial free energy corrects a network's time, +∞ where the trap has melted.
+
+    A point takes some milliseconds: a grid of very many is planned without.
+    """
+    factor = np.zeros(len(kinds))
+    rows: dict[tuple[float, ...], list[int]] = {}
+    for i, (kind, row) in enumerate(zip(kinds, zip(*columns, strict=True), strict=True)):
+        if kind == "network" and np.isfinite(row).all() and row[-1] > 0:
+            rows.setdefault(tuple(map(float, row)), []).append(i)
+    if len(rows) > _MOST_RADIAL:
+        return factor
+    for row, mine in rows.items():
+        factor[mine] = _radial_factor(*row)
+    return factor
+
+
+def _radial_factor(depth: float, sigma: float, decay: float, width: float, temperature: float) -> float:
+    from kramers_grok.core.exceptions import InvalidParameterError, NoBarrierError
+    from kramers_grok.theory.radial import radial_rate
+    from kramers_grok.theory.rates import eyring_kramers_rate
+    from kramers_grok.theory.saddles import MatrixNetwork
+
+    d, h = int(depth), int(width)
+    if 2 * h + (d - 2) * h**2 > _LARGEST_NETWORK:
+        return 0.0
+    network = MatrixNetwork((1, *[h] * (d - 1), 1), (sigma,), decay)
+    try:
+        gaussian = eyring_kramers_rate(network.barrier(), temperature, warn=False)
+        return math.log(gaussian.value / radial_rate(network, temperature, warn=False).value)
+    except NoBarrierError:
+        return math.inf
+    except (InvalidParameterError, ValueError, ZeroDivisionError):  # out of range: planned without
+        return 0.0
 
 
 def _minibatch(configs: Sequence[Config], depth: Array, sigma: Array, decay: Array, temperature: Array) -> Array:
