@@ -329,3 +329,13 @@ def test_absorbing_or_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         # Negative control: the background at rest
         assert abs(numbers[f"frozen_{batch}"] - slope) > 0.2 * abs(slope)
     assert numbers["rate_2"] > 0 > numbers["rate_8"]
+
+
+@pytest.mark.slow
+def test_study_with_dask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is computed twice, and every run agrees with its prediction."""
+    numbers = run("study_with_dask", tmp_path, capsys)
+    assert (numbers["cells"], numbers["added"]) == (12, 3)
+    z = distances(numbers, "z_")
+    assert z.size == 12
+    assert np.abs(z).max() < LARGEST
