@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import re
@@ -93,6 +94,8 @@ def strictly(gallery_conf: Mapping[str, Any], name: str | None, when: str) -> No
     if name is None:
         return
     if when == "before":
+        # The gallery's processes are started in a way of their own, which those that an example starts do not know.
+        multiprocessing.set_start_method("spawn", force=True)
         source = ROOT / "examples" / Path(name).name
         _began.clear()
         _began.update(source=source, filters=warnings.filters[:], generators=_generators(), mark=fingerprint(source))

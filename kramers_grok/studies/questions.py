@@ -204,11 +204,11 @@ class _Slopes:
     def answer(self, level: float) -> Finding:
         texts, p_values, z_values, shares = [], [], [], []
         for name, points in self.lines:
-            T, mean, se = (column(points.rows, n) for n in ("temperature", "mean_exit_time", "standard_error"))
-            fit = arrhenius_fit(T, mean, se)
+            T, mean = (column(points.rows, n) for n in ("temperature", "mean_exit_time"))
+            fit = arrhenius_fit(T, mean, points.error * mean)
             expected = fit.refit(column(points.rows, "predicted_mean"))
             slope = slope_difference(fit, expected)
-            p_values.append(slope.p_value)
+            p_values.append(float(two_sided(slope.z, points.degrees)))
             z_values.append(slope.z)
             shares.append(fit.barrier_standard_error / expected.barrier)
             height = column(points.rows, "barrier")

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from kramers_grok.studies.grid import FINISHED, MISSING
-from kramers_grok.studies.points import Points, Rows, column, columns
+from kramers_grok.studies.points import ROUGH, Points, Rows, column, columns, rough
 from kramers_grok.studies.questions import ENGINES, Finding, questions
 
 __all__ = ["FALSE_ALARM", "Finding", "Verdicts", "judge"]
@@ -111,6 +111,13 @@ def _warnings(tree: xr.DataTree, rows: Rows, *, exact: bool) -> Iterator[str]:
     yield from _without_answer(tree)
     yield from _censored(rows)
     yield from _imprecise(rows)
+    n_rough = int(rough(rows).sum())
+    if n_rough:
+        yield (
+            f"Splitting knows the mean to worse than ±{_percent(ROUGH)} in {n_rough} of {rough(rows).size} "
+            "simulations: few repeats carry it, and its interval is too short. These points are shown and not tested; "
+            "they need more replicas."
+        )
     if "theory" in tree.children and "valid" in tree["theory"]:
         valid = np.ravel(tree["theory"].to_dataset()["valid"])
         outside, known = int((valid == 0).sum()), int(np.isfinite(valid).sum())
@@ -222,7 +229,10 @@ def _headline(findings: Sequence[Finding], table: xr.Dataset, done: int, n: int)
     if not main:
         if not table.sizes.get("row", 0) and n:
             return f"{start}Theory only, nothing was to be simulated: {done} of {n} predictions."
-        return f"{start}There is nothing to say yet: no simulation has both a mean escape time and a prediction."
+        return (
+            f"{start}There is nothing to say yet: no simulation has both a mean escape time that is known well enough "
+            "and a prediction."
+        )
     tested = [f for f in main if f.verdict != "described"]
     sentences = [_tested(tested)] if tested else []
     described = [f for f in main if f.verdict == "described"]

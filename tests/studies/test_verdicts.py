@@ -68,6 +68,44 @@ def test_deviations_are_normal_at_tens_of_escapes() -> None:
     assert scipy.stats.binomtest(plain, ratio.size, 0.001).pvalue < 1e-5
 
 
+def split(rng: np.random.Generator, spread: Any, *, repeats: int = 16) -> dict[str, np.ndarray]:
+    """Times from repeats of splitting whose probabilities are lognormal, of a relative deviation `spread`."""
+    mean, sigma = 30.0 * np.exp(10 * RATIOS), np.sqrt(np.log1p(spread**2))
+    p = rng.lognormal(-(sigma**2) / 2, sigma, (RATIOS.size, repeats)) / mean[:, None]
+    found = 1 / p.mean(axis=1)
+    error = found * p.std(axis=1, ddof=1) / p.mean(axis=1) / np.sqrt(repeats)
+    return {
+        "mean_exit_time": found, "standard_error": error, "predicted_mean": mean,
+        "temperature": HEIGHT / (10 * RATIOS), "barrier_over_temperature": 10 * RATIOS,
+        "n_repeats": np.full(RATIOS.size, float(repeats)),
+    }  # fmt: skip
+
+
+def alarms(spreads: Any, n: int = 300) -> int:
+    rng = np.random.default_rng(4)
+    found = [judge(study(langevin=split(rng, spreads), sgd=split(rng, spreads))) for _ in range(n)]
+    return sum(any(finding.verdict == "disagree" for finding in one.findings) for one in found)
+
+
+def test_splitting_is_judged_as_carefully_as_its_repeats_deserve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 right studies: at 1 % there are 3 false alarms and 13 or more with probability 1e-5; at 3 %, 9 and 24."""
+    assert alarms(0.5) < 13
+    assert alarms(1.2) < 24
+    # The control: each point by the error of its own repeats, however much they scatter
+    monkeypatch.setattr("kramers_grok.studies.points.ROUGH", np.inf)
+    monkeypatch.setattr("kramers_grok.studies.points.careful", lambda errors, barriers: errors)
+    assert alarms(1.2) >= 24
+
+
+def test_rough_splitting_is_shown_and_not_tested() -> None:
+    told = judge(study(langevin=split(np.random.default_rng(5), 3.0)))
+    assert any("4 of 4 simulations" in warning and "not tested" in warning for warning in told.warnings)
+    assert not told.findings
+    fine = judge(study(langevin=split(np.random.default_rng(5), 0.2)))
+    assert not any("not tested" in warning for warning in fine.warnings)
+    assert fine.findings
+
+
 def test_a_right_theory_is_called_wrong_as_rarely_as_stated() -> None:
     """500 studies of two engines: at most 5 false alarms expected. More than 17 has a probability below 1e-5."""
     rng = np.random.default_rng(2)
@@ -206,7 +244,7 @@ def test_a_half_finished_study_says_so_first(made: Make) -> None:
     nothing = judge(whole(made(), without=lambda c: c.name != "theory"))
     assert nothing.headline == (
         "Not finished: 3 of 12 cells are done. There is nothing to say yet: no simulation has both a mean escape time "
-        "and a prediction."
+        "that is known well enough and a prediction."
     )
     assert judge(whole(made())).complete
 
