@@ -26,8 +26,8 @@ _TOLD = {
     "barrier_over_temperature": "ΔF/T", "lr": "η", "batch_size": "B", "dt": "dt", "seed": "seed",
 }  # fmt: skip
 
+# What draws, what is seen (for those who do not see it), and the caption
 Drawing = tuple[Callable[[], Any], str, str]
-"""What draws, what is seen (for those who do not see it), and the caption."""
 
 
 def figures(tree: xr.DataTree) -> Iterator[Drawing]:
