@@ -3,8 +3,8 @@
 Where a documentation build of this very checkout has run an example, with warnings as errors, its numbers are judged
 without running it again.
 
-An example returns the distance of each measured mean from its prediction in standard errors. Each of the 22 is asked to
-be below 4.5, which chance alone breaks with probability 7e-6. Standard errors are between 1 % and 5 %; a temperature
+An example returns the distance of each measured mean from its prediction in standard errors. Each is asked to be
+below 4.5, which chance alone breaks with probability 7e-6. Standard errors are between 1 % and 5 %; a temperature
 wrong by 20 % moves these times by 40 % and more.
 """
 

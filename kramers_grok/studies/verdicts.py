@@ -6,6 +6,7 @@ is made at that level divided by their number.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -98,7 +99,7 @@ def judge(tree: xr.DataTree) -> Verdicts:
         complete=done == n,
         findings=findings,
         warnings=tuple(_warnings(tree, rows, exact=points.n > 0 and bool(points.exact.all()))),
-        tests=_tests(n_tests, level),
+        tests=_tests(n_tests, level, splitting=math.isfinite(points.degrees)),
         shared=_shared(table),
     )
 
@@ -193,7 +194,7 @@ def _alike(texts: Sequence[str]) -> list[list[str]]:
     return sorted(kinds.values(), key=len, reverse=True)
 
 
-def _tests(n: int, level: float) -> str:
+def _tests(n: int, level: float, *, splitting: bool) -> str:
     """How many tests, and how often they are wrong."""
     if not n:
         return ""
@@ -203,7 +204,8 @@ def _tests(n: int, level: float) -> str:
         else "The test is made so that it"
     )
     verb = "raise" if n > 1 else "raises"
-    return f"{several} {verb} a false alarm in at most {_percent(FALSE_ALARM)} of studies in which everything is right."
+    text = f"{several} {verb} a false alarm in at most {_percent(FALSE_ALARM)} of studies in which everything is right"
+    return f"{text}{' (3 % where repeats of splitting scatter by 80 % or more)' if splitting else ''}."
 
 
 def _shared(table: xr.Dataset) -> str:

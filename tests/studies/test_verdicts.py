@@ -104,6 +104,8 @@ def test_rough_splitting_is_shown_and_not_tested() -> None:
     fine = judge(study(langevin=split(np.random.default_rng(5), 0.2)))
     assert not any("not tested" in warning for warning in fine.warnings)
     assert fine.findings
+    assert "3 % where repeats of splitting" in fine.tests
+    assert "splitting" not in judge(study(sgd=rows(np.random.default_rng(5)))).tests
 
 
 def test_a_right_theory_is_called_wrong_as_rarely_as_stated() -> None:
