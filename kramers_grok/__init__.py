@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from kramers_grok.dynamics.sampling import WithReplacement as WithReplacement
     from kramers_grok.dynamics.sgd import SGD as SGD
     from kramers_grok.dynamics.stationary import stationary_temperature as stationary_temperature
+    from kramers_grok.dynamics.transverse import transverse_growth as transverse_growth
     from kramers_grok.dynamics.underdamped import UnderdampedLangevin as UnderdampedLangevin
     from kramers_grok.escape.first_passage import first_passage as first_passage
     from kramers_grok.escape.protocols import Settling as Settling
@@ -68,6 +69,14 @@ if TYPE_CHECKING:
     from kramers_grok.escape.scores import LayerAmplitudes as LayerAmplitudes
     from kramers_grok.escape.scores import ResidualFeature as ResidualFeature
     from kramers_grok.escape.splitting import splitting as splitting
+    from kramers_grok.landscape.barriers import escape_barrier as escape_barrier
+    from kramers_grok.landscape.barriers import find_barrier as find_barrier
+    from kramers_grok.landscape.capacity import capacity_rate as capacity_rate
+    from kramers_grok.landscape.explore import explore as explore
+    from kramers_grok.landscape.invariant_sets import invariant_set as invariant_set
+    from kramers_grok.landscape.points import find_minima as find_minima
+    from kramers_grok.landscape.points import find_minimum as find_minimum
+    from kramers_grok.landscape.symmetry import symmetry_of as symmetry_of
     from kramers_grok.models.activations import GELU as GELU
     from kramers_grok.models.activations import Identity as Identity
     from kramers_grok.models.activations import Quadratic as Quadratic
@@ -78,6 +87,7 @@ if TYPE_CHECKING:
     from kramers_grok.models.data import digits as digits
     from kramers_grok.models.data import finite as finite
     from kramers_grok.models.data import linear_teacher_data as linear_teacher_data
+    from kramers_grok.models.data import modular_addition as modular_addition
     from kramers_grok.models.data import population as population
     from kramers_grok.models.data import subsample as subsample
     from kramers_grok.models.data import teacher as teacher
@@ -85,6 +95,7 @@ if TYPE_CHECKING:
     from kramers_grok.models.deep_linear import DeepLinearNetwork as DeepLinearNetwork
     from kramers_grok.models.diagonal import DiagonalNetwork as DiagonalNetwork
     from kramers_grok.models.mlp import MLP as MLP
+    from kramers_grok.models.module import ModuleModel as ModuleModel
     from kramers_grok.studies.attribution import attribution as attribution
     from kramers_grok.studies.diagnosis import diagnose as diagnose
     from kramers_grok.studies.escape_study import EscapeStudy as EscapeStudy
@@ -172,6 +183,7 @@ _ROOMS = {
     ),
     "dynamics.sgd": ("SGD",),
     "dynamics.stationary": ("stationary_temperature",),
+    "dynamics.transverse": ("transverse_growth",),
     "dynamics.underdamped": ("UnderdampedLangevin",),
     "escape.first_passage": ("first_passage",),
     "escape.protocols": (
@@ -186,12 +198,19 @@ _ROOMS = {
     ),
     "escape.scores": ("LayerAmplitudes", "ResidualFeature"),
     "escape.splitting": ("splitting",),
+    "landscape.barriers": ("escape_barrier", "find_barrier"),
+    "landscape.capacity": ("capacity_rate",),
+    "landscape.explore": ("explore",),
+    "landscape.invariant_sets": ("invariant_set",),
+    "landscape.points": ("find_minima", "find_minimum"),
+    "landscape.symmetry": ("symmetry_of",),
     "models.activations": ("GELU", "Identity", "Quadratic", "ReLU", "Softplus", "Tanh"),
     "models.data": (
         "autoencoding",
         "digits",
         "finite",
         "linear_teacher_data",
+        "modular_addition",
         "population",
         "subsample",
         "teacher",
@@ -200,6 +219,7 @@ _ROOMS = {
     "models.deep_linear": ("DeepLinearNetwork",),
     "models.diagonal": ("DiagonalNetwork",),
     "models.mlp": ("MLP",),
+    "models.module": ("ModuleModel",),
     "studies.attribution": ("attribution",),
     "studies.diagnosis": ("diagnose",),
     "studies.escape_study": ("EscapeStudy",),

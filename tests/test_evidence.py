@@ -234,3 +234,49 @@ def test_splitting_gives_what_waiting_gives() -> None:
     error = np.hypot(rows.splitting_error / rows.splitting, rows.waited_error / rows.waited).values
     fit = linear_fit(np.ones((z.size, 1)), np.log(rows.splitting / rows.waited).values, error)
     assert abs(fit.coefficients[0]) < 3.3 * fit.standard_errors[0] < 0.03
+
+
+# ---------------------------------------------------------------- modular addition
+
+
+def test_the_late_jump_of_modular_addition_is_no_escape() -> None:
+    """Noise is not needed, changes little, and the times do not scatter like those of an escape."""
+    for name in ("p11-b0", "p23-b0", "p47-b128", "p97-b256"):
+        curve = table("modular_addition", f"curves/{name}").mean("replica")
+        train, test = (int(np.argmax(curve[f"{part}_accuracy"].values >= 0.5)) for part in ("train", "test"))
+        assert float(curve.time[test]) > 20 * float(curve.time[train]) > 0
+        assert float(curve.test_accuracy[-1]) > 0.95
+    noise = table("modular_addition", "noise")
+    assert noise.attrs["verdict"] == "deterministic"
+    assert bool(noise.escaped.all())
+    assert noise.noise.values.tolist() == [0.0, *(0.25 / b for b in (16, 8, 4, 2, 1))]
+    assert float(noise.p_value_late.max()) < 1e-6
+    medians = noise.exit_time.median("replica").values
+    assert medians.max() / medians.min() < 1.4
+    decay = table("modular_addition", "decay")
+    product = decay.weight_decay.values * decay.exit_time.median("replica").values
+    assert product.max() / product.min() < 1.25  # over a factor of 4 in λ; medians of 8 that scatter by 0.2
+
+
+def test_the_energy_falls_from_memorising_to_generalising() -> None:
+    run = table("modular_addition", "path/f0.75")
+    assert float(run.climbed) == 0.0
+    assert float(run.memorising_index) > 0
+    assert float(run.memorising_accuracy) == 1.0
+    rise = dict(zip(run.way.values, run.rise.values, strict=True))
+    assert rise["flow"] == 0.0
+    assert rise["straight line"] > float(run.memorising_energy - run.bottom_energy)
+    # Taught the rule, the network ends in the same kind of state; with too few pairs it forgets the rule downhill.
+    assert abs(float(run.taught_m - run.bottom_m)) < 0.05
+    assert float(table("modular_addition", "path/f0.4").taught_m) < 0
+
+
+def test_zero_weights_of_modular_addition_are_a_trap() -> None:
+    fall, trap = table("modular_addition", "fall"), table("modular_addition", "trap")
+    assert fall.escaped.sum("replica").values.tolist() == [0, 8]
+    times = trap.exit_time.median("replica").values
+    assert times[0] > 20 * times[-1]
+    assert np.all(trap.p_value_late.values[:-1] > 0.01)
+    assert float(trap.p_value_late[-1]) < 1e-3  # melted
+    height = float(table("modular_addition", "barrier/p11-b0").lowest)
+    assert np.all(height / trap.noise.values[:-1] > 8)

@@ -224,6 +224,16 @@ def test_hysteresis(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+def test_nonlinear_hysteresis(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Saturation says where tanh loses its features: the last to 1 %, the other but for a third of its shift."""
+    numbers = run("nonlinear_hysteresis", tmp_path, capsys)
+    assert numbers["linear_1"] < numbers["linear_0"] - 0.05 < 0.85
+    assert abs(numbers["gain_0"] - 1) < 0.01
+    assert abs(np.log(numbers["gain_1"])) < abs(np.log(numbers["linear_1"])) / 3
+    assert numbers["returned"] < 1e-6
+
+
+@pytest.mark.slow
 def test_adaptive_optimizers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All or nothing; the noise gets credit only where the full batch stays."""
     numbers = run("adaptive_optimizers", tmp_path, capsys)
@@ -278,6 +288,25 @@ def test_samplers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert np.all(distances(numbers, "epoch, ") < 0.25)  # 2400 replicas know each of 8 variances to 3 %; ends are 0.03
 
 
+@pytest.mark.slow
+def test_landscape_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Simulated means are known to 6 %, and the chain's interval says how far the harmonic rates are off."""
+    numbers = run("landscape_graph", tmp_path, capsys)
+    assert (numbers["states"], numbers["saddles"], numbers["network_states"]) == (3, 3, 3)
+    for temperature in ("0.8", "0.6", "0.45"):
+        time = numbers[f"time_{temperature}"]
+        assert numbers[f"lower_{temperature}"] * 0.75 < time < numbers[f"upper_{temperature}"] * 1.25
+    assert numbers["direct_0.1"] < 0.25 < 0.6 < numbers["direct_0.8"]
+
+
+@pytest.mark.slow
+def test_modular_addition(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Medians of 12 delays whose logarithms scatter by 0.15 are known to 5 %; an escape's would change by factors."""
+    numbers = run("modular_addition", tmp_path, capsys)
+    assert numbers["learned without noise"] == numbers["deterministic"] == 1.0
+    assert numbers["change with the noise"] < 1.3
+
+
 def test_an_example_is_a_script(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     script = ROOT / "examples" / "digits_phases.py"
     monkeypatch.setattr("sys.argv", [str(script)])
@@ -330,6 +359,16 @@ def test_absorbing_or_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         # Negative control: the background at rest
         assert abs(numbers[f"frozen_{batch}"] - slope) > 0.2 * abs(slope)
     assert numbers["rate_2"] > 0 > numbers["rate_8"]
+
+
+@pytest.mark.slow
+def test_own_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Simulated to 6 %, predicted to 5 %, a step of 0.4 is below that; the harmonic formula is another one."""
+    numbers = run("own_network", tmp_path, capsys)
+    assert numbers["negative curvatures"] == 1
+    assert numbers["gradient"] < 1e-10
+    assert abs(numbers["z"]) < LARGEST
+    assert numbers["harmonic"] < 0.1 * numbers["simulated"]
 
 
 @pytest.mark.slow

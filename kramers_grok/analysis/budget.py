@@ -20,14 +20,17 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from kramers_grok.analysis.ladder import Ladder, NetworkModel, Setting, System, feature_mode, ladder
+from kramers_grok.analysis.ladder import NetworkModel, System, feature_mode, ladder
+from kramers_grok.analysis.rungs import Ladder, Setting
 from kramers_grok.analysis.survival import Estimate, estimate
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.region import Region
 from kramers_grok.core.schema import describe, package_version, validate_run
+from kramers_grok.landscape.numerical_barrier import NumericalBarrier
+from kramers_grok.landscape.path_noise import PathNoise
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
-from kramers_grok.theory.gradient_noise import GaussianResidualVariance
+from kramers_grok.theory.gradient_noise import GaussianResidualVariance, finite_population_factor
 from kramers_grok.theory.minibatch import MinibatchNoise
 from kramers_grok.theory.saddles import MatrixNetwork
 
@@ -53,7 +56,7 @@ def error_budget(
     *,
     target: Region,
     start: ArrayLike | None = None,
-    minibatch: MinibatchNoise | None = None,
+    minibatch: MinibatchNoise | PathNoise | None = None,
     confidence: float = 0.95,
     burn_in: float = 0.0,
     min_escapes: int = 10,
@@ -62,9 +65,10 @@ def error_budget(
 
     Parameters
     ----------
-    system : Mode, DeepLinearChain, MatrixNetwork or DeepLinearNetwork
-        What the run moved. The mode and the chain of three weights have exact solutions and a full budget. For other
-        systems only leading orders are known: what is left stays together in ``unexplained_error``.
+    system : Mode, DeepLinearChain, MatrixNetwork, DeepLinearNetwork or NumericalBarrier
+        What the run moved. The mode and the chain of three weights have exact solutions and a full budget, a numerical
+        barrier one to the stated error of potential theory. For other systems only leading orders are known: what is
+        left stays together in ``unexplained_error``.
     run : Dataset
         From `first_passage` or `splitting`. Its temperature, step, bridge and data are read from its coordinates
         and its configuration.
@@ -72,8 +76,9 @@ def error_budget(
         As in the run.
     start : array_like, optional
         Where the run began, as in `exit_time`, if not in the minimum.
-    minibatch : MinibatchNoise, optional
-        Noise of the run's data. An online teacher's is known without; a finite data set's has to be given.
+    minibatch : MinibatchNoise or PathNoise, optional
+        Noise of the run's data. An online teacher's is known without, and that of independent batches of a numerical
+        barrier's own data; any other has to be given.
     confidence, burn_in, min_escapes
         As in `mean_exit_time`.
 
@@ -165,13 +170,17 @@ def budget_columns(rungs: Ladder, measured: Estimate) -> dict[str, float]:
 
 
 def _setting(
-    system: System, run: xr.Dataset, target: Region, start: ArrayLike | None, minibatch: MinibatchNoise | None
+    system: System,
+    run: xr.Dataset,
+    target: Region,
+    start: ArrayLike | None,
+    minibatch: MinibatchNoise | PathNoise | None,
 ) -> Setting:
     """Read from a run how it was made, and check that it belongs to the system and the target."""
     _check_system(system, run)
     _check_target(run, target)
     configuration: Mapping[str, Any] = json.loads(run.attrs.get("configuration", "{}"))
-    minibatch = minibatch or _online_noise(system, run, target)
+    minibatch = minibatch or _own_noise(system, run, target, configuration)
     return Setting(
         temperature=_coordinate(run, "temperature", "the rate depends on it"),
         step=_coordinate(run, "dt", "the time step changes the exit time"),
@@ -207,8 +216,12 @@ def _has_data_noise(configuration: Mapping[str, Any]) -> bool:
     return configuration.get("engine") == "sgd" and configuration.get("sampler") not in ("Population", "FullBatch")
 
 
-def _online_noise(system: System, run: xr.Dataset, target: Region) -> MinibatchNoise | None:
-    """Minibatch noise of an online teacher, which names its label noise."""
+def _own_noise(
+    system: System, run: xr.Dataset, target: Region, configuration: Mapping[str, Any]
+) -> MinibatchNoise | PathNoise | None:
+    """Minibatch noise of an online teacher, which names its label noise, or of a numerical barrier's own data."""
+    if isinstance(system, NumericalBarrier):
+        return _path_noise(system, run, configuration)
     if not {"label_noise", "lr", "batch_size"} <= set(run.coords):
         return None
     mode = feature_mode(system, target)
@@ -216,12 +229,26 @@ def _online_noise(system: System, run: xr.Dataset, target: Region) -> MinibatchN
     return MinibatchNoise(float(run["lr"]) / float(run["batch_size"]), residual)
 
 
+def _path_noise(barrier: NumericalBarrier, run: xr.Dataset, configuration: Mapping[str, Any]) -> PathNoise | None:
+    """Noise of batches drawn independently from each other; shuffled epochs have another, which is not known here."""
+    sampler, data = configuration.get("sampler"), getattr(barrier.model, "data", None)
+    known = ("WithReplacement", "WithoutReplacement")
+    if sampler not in known or data is None or not {"lr", "batch_size"} <= set(run.coords):
+        return None
+    size = float(run["batch_size"])
+    factor = 1.0 if sampler == "WithReplacement" else float(finite_population_factor(data.n_samples, int(size)))
+    return PathNoise(float(run["lr"]) / size * factor)
+
+
 def _check_system(system: System, run: xr.Dataset) -> None:
-    parameters = system.theory if isinstance(system, NetworkModel) else system
-    if not isinstance(parameters, Mode | DeepLinearChain | MatrixNetwork):
+    parameters: Any = system.theory if isinstance(system, NetworkModel) else system
+    if isinstance(system, NumericalBarrier):
+        parameters = system.model
+    elif not isinstance(parameters, Mode | DeepLinearChain | MatrixNetwork):
         raise checks.invalid(
-            "system", type(system).__name__, "a Mode, DeepLinearChain, MatrixNetwork or DeepLinearNetwork",
-            "only these have an asymptotic rate", "Use `network.mode(feature)` or the chain.",
+            "system", type(system).__name__,
+            "a Mode, DeepLinearChain, MatrixNetwork, DeepLinearNetwork or NumericalBarrier",
+            "only these have an asymptotic rate", "Use `find_barrier(model, minimum, destination)`.",
         )  # fmt: skip
     for name in _SHARED:
         own = getattr(parameters, name, None)

@@ -19,6 +19,7 @@ from kramers_grok.analysis.survival import Estimate, PredictedExit, SurvivalFunc
 from kramers_grok.core.exceptions import InvalidParameterError, TooFewEscapesError
 from kramers_grok.core.region import Region
 from kramers_grok.core.schema import VARIABLES, describe, package_version, validate_run
+from kramers_grok.landscape.path_noise import PathNoise
 from kramers_grok.theory.minibatch import MinibatchNoise
 
 __all__ = ["compare", "exit_time_table", "summary"]
@@ -110,7 +111,7 @@ def compare(
     system: System | None = None,
     target: Region | None = None,
     start: ArrayLike | None = None,
-    minibatch: Mapping[str, MinibatchNoise] | None = None,
+    minibatch: Mapping[str, MinibatchNoise | PathNoise] | None = None,
     **runs: xr.Dataset,
 ) -> xr.DataTree:
     """Put a prediction and runs of any engines side by side.
@@ -131,7 +132,7 @@ def compare(
     system, target, start
         As in `error_budget`; with them the table says where each arm's difference to the asymptotic formula comes
         from, in columns that sum to ``total_error``.
-    minibatch : mapping of MinibatchNoise, optional
+    minibatch : mapping of MinibatchNoise or PathNoise, optional
         Noise of an arm's data, by the arm's name.
     **runs : Dataset
         Runs by name, e.g. ``langevin=..., sgd=...``, as made by `first_passage` or by `splitting`. An arm of

@@ -9,31 +9,33 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.integrate import quad
 from scipy.special import ndtr
 
+from kramers_grok.analysis.numerical_ladder import numerical_ladder
+from kramers_grok.analysis.rungs import FIRST_ORDER, Ladder, Setting
 from kramers_grok.core.barrier import Barrier, OrbitBarrier
 from kramers_grok.core.exceptions import InvalidParameterError, ValidityWarning
 from kramers_grok.core.noise import per_sample
 from kramers_grok.core.region import Region
+from kramers_grok.landscape.numerical_barrier import NumericalBarrier
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 from kramers_grok.theory.discrete_chain import DiscreteExitTime, discrete_exit, discrete_exit_time, sgd_exit_time
 from kramers_grok.theory.exit_law import ExitTime
 from kramers_grok.theory.exit_times import exit_time
 from kramers_grok.theory.gradient_noise import GaussianResidualVariance
-from kramers_grok.theory.minibatch import MinibatchNoise, minibatch_log_factor
+from kramers_grok.theory.minibatch import minibatch_log_factor
 from kramers_grok.theory.mode_exit import ModeDynamics, mode_start
 from kramers_grok.theory.quadrature import Interval
 from kramers_grok.theory.rates import eyring_kramers_rate, multiplicative_kramers_rate
 from kramers_grok.theory.saddles import MatrixNetwork
 from kramers_grok.theory.time_step import monitoring_shift
 
-__all__ = ["Ladder", "NetworkModel", "Setting", "System", "feature_mode", "ladder"]
+__all__ = ["ClosedForm", "Ladder", "NetworkModel", "Setting", "System", "feature_mode", "ladder"]
 
 
 @runtime_checkable
@@ -47,80 +49,12 @@ class NetworkModel(Protocol):
 
 
 _EXACT = "exact, from the discrete chain's own equation"
-_FIRST_ORDER = "first order in the step"
 
-System = Mode | DeepLinearChain | MatrixNetwork | NetworkModel
+ClosedForm = Mode | DeepLinearChain | MatrixNetwork | NetworkModel
+"""What has a theory of its own."""
+
+System = ClosedForm | NumericalBarrier
 """What a budget can be made for."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a run was made, as far as its mean exit time depends on it.
-
-    Attributes
-    ----------
-    temperature : float
-        Isotropic temperature T ≥ 0 [loss].
-    step : float
-        Time step or learning rate [time]; 0 is continuous time.
-    bridged : bool
-        Whether crossings between two steps were counted.
-    minibatch : MinibatchNoise, optional
-        Noise of the data on top of the temperature.
-    unknown_noise : bool
-        Whether the data have a noise that no `MinibatchNoise` describes.
-    start : array_like, optional
-        As in `exit_time`.
-    """
-
-    temperature: float
-    step: float
-    bridged: bool
-    minibatch: MinibatchNoise | None = None
-    unknown_noise: bool = False
-    start: ArrayLike | None = None
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """Mean exit times [time], each with one effect more than the one before; NaN where it is not known.
-
-    Attributes
-    ----------
-    asymptotic : float
-        Leading order in T/ΔF, for this target.
-    continuous : float
-        Exact in continuous time; NaN for systems without an exact solution.
-    stepped : float
-        With the time step, crossings between steps counted. Without an exact solution: the asymptotic time with it.
-    watched : float
-        As watched: at the steps only, or the same as `stepped` with a bridge.
-    made : float
-        With the noise of the data: the run as it was made. NaN if that noise is not described.
-    relative_error : float
-        Largest relative numerical error of the rungs.
-    time_step_method : str
-        How the step was taken into account.
-    notes : tuple of str
-        What limits the prediction.
-    law : ExitTime, DiscreteExitTime or None
-        Distribution whose mean is `best`, where it comes from an exact solution.
-    """
-
-    asymptotic: float
-    continuous: float
-    stepped: float
-    watched: float
-    made: float
-    relative_error: float
-    time_step_method: str
-    notes: tuple[str, ...] = ()
-    law: ExitTime | DiscreteExitTime | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def best(self) -> float:
-        """The most complete prediction."""
-        return self.watched if math.isnan(self.made) else self.made
 
 
 def ladder(system: System, setting: Setting, target: Region) -> Ladder:
@@ -128,7 +62,7 @@ def ladder(system: System, setting: Setting, target: Region) -> Ladder:
 
     Parameters
     ----------
-    system : Mode, DeepLinearChain, MatrixNetwork or DeepLinearNetwork
+    system : Mode, DeepLinearChain, MatrixNetwork, DeepLinearNetwork or NumericalBarrier
         What moved.
     setting : Setting
         How.
@@ -142,8 +76,10 @@ def ladder(system: System, setting: Setting, target: Region) -> Ladder:
     InvalidParameterError
         As in `exit_time`.
     """
+    if isinstance(system, NumericalBarrier):
+        return numerical_ladder(system, setting, target)
     silent = setting.temperature == 0
-    if silent and (setting.minibatch is None or target.above or not isinstance(system, Mode)):
+    if silent and (setting.closed_noise is None or target.above or not isinstance(system, Mode)):
         note = "without a temperature only a mode that forgets by the noise of its data has a mean exit time"
         nan = math.nan
         return Ladder(nan, nan, nan, nan, nan, nan, "none", (note,))
@@ -161,11 +97,11 @@ def _exact(system: Mode | DeepLinearChain, setting: Setting, target: Region) -> 
     known = setting if silent else replace(setting, minibatch=None)
     formula = _silent_asymptotic if silent else _asymptotic
     continuous = exit_time(
-        system, temperature=known.temperature, target=target, start=known.start, minibatch=known.minibatch
+        system, temperature=known.temperature, target=target, start=known.start, minibatch=known.closed_noise
     )
     stepped = _stepped(system, known, target, bridged=True) if setting.step else continuous
     watched = stepped if setting.bridged or not setting.step else _stepped(system, known, target, bridged=False)
-    made = watched if setting.minibatch is None else _with_data(system, setting, target)
+    made = watched if setting.closed_noise is None else _with_data(system, setting, target)
     rungs = (continuous, stepped, watched, made)
     return Ladder(
         asymptotic=formula(system, setting, target),
@@ -174,13 +110,13 @@ def _exact(system: Mode | DeepLinearChain, setting: Setting, target: Region) -> 
         watched=watched.mean,
         made=math.nan if setting.unknown_noise else made.mean,
         relative_error=max(rung.relative_error for rung in rungs),
-        time_step_method=_EXACT if isinstance(made, DiscreteExitTime) else _FIRST_ORDER,
+        time_step_method=_EXACT if isinstance(made, DiscreteExitTime) else FIRST_ORDER,
         notes=tuple(dict.fromkeys(note for rung in rungs for note in rung.warnings)),
         law=watched if setting.unknown_noise else made,
     )
 
 
-def _asymptotic_only(system: System, setting: Setting, target: Region) -> Ladder:
+def _asymptotic_only(system: ClosedForm, setting: Setting, target: Region) -> Ladder:
     """Rungs of a system known to leading order in T/ΔF only: step, watching and data to first order on top."""
     barrier, depth = _barrier(system, target), _depth(system)
     rates = [eyring_kramers_rate(barrier, setting.temperature, step=h, warn=False) for h in (0.0, setting.step)]
@@ -188,11 +124,11 @@ def _asymptotic_only(system: System, setting: Setting, target: Region) -> Ladder
     here, further = (_share(barrier, depth, setting.temperature, target, d) for d in (0.0, shift))
     watched = rates[1].mean_time * further
     made = math.nan if setting.unknown_noise else watched
-    if setting.minibatch is not None:
+    if setting.closed_noise is not None:
         made = math.nan
         if target.above:
             mode = feature_mode(system, target)
-            made = watched * math.exp(-minibatch_log_factor(mode, setting.temperature, setting.minibatch))
+            made = watched * math.exp(-minibatch_log_factor(mode, setting.temperature, setting.closed_noise))
     return Ladder(
         asymptotic=rates[0].mean_time * here,
         continuous=math.nan,
@@ -200,12 +136,12 @@ def _asymptotic_only(system: System, setting: Setting, target: Region) -> Ladder
         watched=watched,
         made=made,
         relative_error=0.0,
-        time_step_method=f"{_FIRST_ORDER}, leading order in T/ΔF",
+        time_step_method=f"{FIRST_ORDER}, leading order in T/ΔF",
         notes=tuple(rate.note for rate in rates[:1] if rate.note),
     )
 
 
-def _barrier(system: System, target: Region) -> Barrier | OrbitBarrier:
+def _barrier(system: ClosedForm, target: Region) -> Barrier | OrbitBarrier:
     """The barrier between the state that is left and the target."""
     if isinstance(system, Mode | DeepLinearChain):
         return system.barrier() if target.above else system.forgetting_barrier()
@@ -217,11 +153,11 @@ def _network(system: MatrixNetwork | NetworkModel) -> MatrixNetwork:
     return system if isinstance(system, MatrixNetwork) else system.theory
 
 
-def _depth(system: System) -> int:
+def _depth(system: ClosedForm) -> int:
     return system.depth if isinstance(system, Mode | DeepLinearChain) else _network(system).depth
 
 
-def feature_mode(system: System, target: Region) -> Mode:
+def feature_mode(system: ClosedForm, target: Region) -> Mode:
     """The mode of the target's feature."""
     if isinstance(system, Mode):
         return system
@@ -239,7 +175,7 @@ def _silent_asymptotic(system: Mode | DeepLinearChain, setting: Setting, target:
     """Asymptotic mean exit time of a mode whose only noise is that of its data, in the diffusion limit [time]."""
     mode = feature_mode(system, target)
     barrier = mode.forgetting_barrier()
-    dynamics = ModeDynamics(mode, 0.0, minibatch=setting.minibatch)
+    dynamics = ModeDynamics(mode, 0.0, minibatch=setting.closed_noise)
     bottom, top = np.array(barrier.minimum), np.array(barrier.saddle)
 
     def slope(x: float) -> float:
@@ -280,14 +216,14 @@ def _stepped(
             pass
     return exit_time(
         system, temperature=setting.temperature, target=target, start=setting.start, step=setting.step,
-        monitored=not bridged, minibatch=setting.minibatch,
+        monitored=not bridged, minibatch=setting.closed_noise,
     )  # fmt: skip
 
 
 def _walk(mode: Mode, setting: Setting, target: Region, bridged: bool) -> DiscreteExitTime:
     """Exact exit time of the Euler–Maruyama walk of a mode, with the data's noise in the diffusion limit."""
     start = mode_start(mode, target, setting.start)
-    if setting.minibatch is None:
+    if setting.closed_noise is None:
         return discrete_exit_time(
             mode, temperature=setting.temperature, step=setting.step, target=target, start=start, bridge=bridged
         )
@@ -296,7 +232,7 @@ def _walk(mode: Mode, setting: Setting, target: Region, bridged: bool) -> Discre
     interval = Interval(start, lower=border)
     if target.above:
         interval = Interval(start, lower=-border if mirrored else None, upper=border)
-    process = ModeDynamics(mode, setting.temperature, minibatch=setting.minibatch).process
+    process = ModeDynamics(mode, setting.temperature, minibatch=setting.closed_noise).process
     return discrete_exit(process, interval, step=setting.step, bridge=bridged)
 
 
@@ -314,7 +250,7 @@ def _with_data(system: Mode | DeepLinearChain, setting: Setting, target: Region)
 
 def _sgd(mode: Mode, setting: Setting, target: Region) -> DiscreteExitTime | None:
     """Exact exit time of SGD in a mode with Gaussian data; None if the data are others."""
-    noise = setting.minibatch
+    noise = setting.closed_noise
     assert noise is not None
     data = noise.residual_variance
     if not isinstance(data, GaussianResidualVariance) or noise.lr_over_batch == 0:

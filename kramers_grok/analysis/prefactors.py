@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from kramers_grok.analysis.arrhenius import ArrheniusFit, arrhenius_fit, clean_points
 from kramers_grok.analysis.least_squares import LinearFit, linear_fit
 from kramers_grok.core import checks
-from kramers_grok.core.barrier import Barrier, OrbitBarrier
+from kramers_grok.core.barrier import AnyBarrier
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.theory.rates import eyring_kramers_rate
 
@@ -35,7 +35,7 @@ __all__ = [
 Array = NDArray[np.float64]
 
 
-def prefactor_power(barrier: Barrier | OrbitBarrier) -> float:
+def prefactor_power(barrier: AnyBarrier) -> float:
     r"""Power of the temperature in front of :math:`e^{\Delta F/T}`: half the saddle's extra zero modes, :math:`n_0/2`.
 
     It is what `arrhenius_fit` takes as ``prefactor_power``; 0 for the mode and the chain.
@@ -93,7 +93,7 @@ class Misreading:
 
 
 def straight_line_misreading(
-    barrier: Barrier | OrbitBarrier,
+    barrier: AnyBarrier,
     temperatures: ArrayLike,
     *,
     mean: ArrayLike | Callable[[float], float] | None = None,
@@ -103,7 +103,7 @@ def straight_line_misreading(
 
     Parameters
     ----------
-    barrier : Barrier or OrbitBarrier
+    barrier : Barrier, OrbitBarrier or NumericalBarrier
         Its height is ΔF, its zero modes are n₀.
     temperatures : array, shape (point,)    [loss]
     mean : array of shape (point,) or callable, optional    [time]

@@ -53,9 +53,9 @@ def radial_ladder(network: DeepLinearNetwork, setting: Setting, target: Region) 
     try:
         radial = radial_rate(network.theory, setting.temperature, warn=False)
         data = 0.0
-        if setting.minibatch is not None:
+        if setting.closed_noise is not None:
             energy = RadialFreeEnergy(network.theory, setting.temperature)
-            data = radial_minibatch_log_factor(energy, setting.minibatch)
+            data = radial_minibatch_log_factor(energy, setting.closed_noise)
     except NoBarrierError as error:
         nan = math.nan
         return Ladder(nan, nan, nan, nan, nan, nan, "none", (str(error).splitlines()[0],))

@@ -1,7 +1,8 @@
 """The product of every landscape search: a minimum, the saddle that leaves it, and their spectra.
 
-`Barrier` joins two points, `OrbitBarrier` two orbits (of a network's symmetries). Rates and regions ask both
-the same questions.
+`Barrier` joins two points, `OrbitBarrier` two orbits (of a network's symmetries); both are closed forms.
+`kramers_grok.landscape.barriers.NumericalBarrier` is found by a search. Rates and regions ask all of them the same
+questions, those of `AnyBarrier`.
 """
 
 from __future__ import annotations
@@ -9,15 +10,139 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kramers_grok.core.landscape import Landscape
+from kramers_grok.core.saddle_validity import orbit_flags
 
-__all__ = ["Barrier", "OrbitBarrier"]
+__all__ = ["AnyBarrier", "Barrier", "OrbitBarrier", "RateBarrier", "log_determinant"]
 
 Array = NDArray[np.float64]
+
+
+class RateBarrier(Protocol):
+    """What a rate asks of a barrier."""
+
+    @property
+    def height(self) -> float:
+        """F(saddle) − F(minimum) [loss]."""
+        ...
+
+    @property
+    def minimum_spectrum(self) -> Array:
+        """Eigenvalues of the Hessian at the minimum, ascending, known zero modes left out [loss / coordinate²]."""
+        ...
+
+    @property
+    def saddle_spectrum(self) -> Array:
+        """Eigenvalues of the Hessian at the saddle, ascending, known zero modes left out."""
+        ...
+
+    @property
+    def zero_modes_known(self) -> bool:
+        """Whether zero modes are out of the spectra, and the volumes that they span in `log_volume_ratio`."""
+        ...
+
+    @property
+    def extra_zero_modes(self) -> int:
+        """n₀, the saddle's zero modes beyond the minimum's: the rate's prefactor has the power T^(−n₀/2)."""
+        ...
+
+    @property
+    def log_volume_ratio(self) -> float:
+        """Logarithm of the number of equivalent saddles, or of the ratio of the orbits' volumes."""
+        ...
+
+    @property
+    def log_determinant_ratio(self) -> float:
+        """Ln det' H(minimum) − ln det' H(saddle), moduli."""
+        ...
+
+    @property
+    def trace_difference(self) -> float:
+        """Tr H(minimum) − tr H(saddle) [loss / coordinate²]."""
+        ...
+
+    def flags(self, temperature: float) -> tuple[str, ...]:
+        """Conditions of the harmonic formula that fail at this temperature, a short text for each."""
+        ...
+
+
+class AnyBarrier(RateBarrier, Protocol):
+    """What rates and regions ask of a barrier, whoever made it."""
+
+    @property
+    def minimum(self) -> Array:
+        """Where the network is trapped, shape (coordinate,)."""
+        ...
+
+    @property
+    def saddle(self) -> Array:
+        """The barrier's top, shape (coordinate,)."""
+        ...
+
+    @property
+    def destination(self) -> Array:
+        """The state behind it, shape (coordinate,)."""
+        ...
+
+    @property
+    def minimum_zero_modes(self) -> int:
+        """Dimension of the minimum's orbit."""
+        ...
+
+    @property
+    def saddle_zero_modes(self) -> int:
+        """Dimension of the saddle's orbit."""
+        ...
+
+    @property
+    def negative_eigenvalue(self) -> float:
+        """The saddle's one negative eigenvalue: the growth rate away from it is its modulus [1/time]."""
+        ...
+
+    @property
+    def feature(self) -> int:
+        """Number of the order parameter that the crossing changes."""
+        ...
+
+    @property
+    def degeneracy(self) -> int:
+        """Number of features that the crossing may change alike; with more than 1 no single one marks it."""
+        ...
+
+    @property
+    def order_parameter_at_minimum(self) -> float:
+        """Order parameter of the barrier's feature where the network is trapped."""
+        ...
+
+    @property
+    def order_parameter_at_saddle(self) -> float:
+        """Order parameter of the barrier's feature at its top."""
+        ...
+
+    @property
+    def order_parameter_at_destination(self) -> float:
+        """Order parameter of the barrier's feature in the state behind it."""
+        ...
+
+    def order_parameter_beyond(self, fraction: float) -> float:
+        """Order parameter at a fraction of the way from the top (0) to the state behind it (1)."""
+        ...
+
+
+def log_determinant(spectrum: Array) -> float:
+    """Return Σ ln of the eigenvalues' moduli: determinants of many weights under- and overflow.
+
+    Examples
+    --------
+    >>> round(log_determinant(np.array([-2.0, 0.5])), 12) == 0
+    True
+    """
+    return float(np.log(np.abs(spectrum)).sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +202,38 @@ class Barrier:
         return 0
 
     @property
+    def zero_modes_known(self) -> bool:
+        """False: a zero mode would show in the spectra, and no formula for points has a place for it."""
+        return False
+
+    @property
     def log_volume_ratio(self) -> float:
         """Logarithm of the number of equivalent saddles."""
         return math.log(self.multiplicity)
 
     @property
+    def log_determinant_ratio(self) -> float:
+        """Ln det H(minimum) − ln det H(saddle), moduli."""
+        return log_determinant(self.minimum_spectrum) - log_determinant(self.saddle_spectrum)
+
+    @property
+    def trace_difference(self) -> float:
+        """Tr H(minimum) − tr H(saddle) [loss / coordinate²]."""
+        return float(self.minimum_spectrum.sum() - self.saddle_spectrum.sum())
+
+    def flags(self, temperature: float) -> tuple[str, ...]:
+        """None: closed forms of points know no condition but T ≪ ΔF."""
+        return ()
+
+    @property
     def feature(self) -> int:
         """Number of the order parameter that the crossing changes."""
         return 0
+
+    @property
+    def degeneracy(self) -> int:
+        """1: the feature has a singular value of its own."""
+        return 1
 
     @property
     def negative_eigenvalue(self) -> float:
@@ -173,6 +322,21 @@ class OrbitBarrier:
         return self.saddle_zero_modes - self.minimum_zero_modes
 
     @property
+    def zero_modes_known(self) -> bool:
+        """True: they are those of the network's rotations."""
+        return True
+
+    @property
+    def log_determinant_ratio(self) -> float:
+        """Ln det' H(minimum) − ln det' H(saddle), moduli."""
+        return log_determinant(self.minimum_spectrum) - log_determinant(self.saddle_spectrum)
+
+    @property
+    def trace_difference(self) -> float:
+        """Tr H(minimum) − tr H(saddle) [loss / amplitude²]."""
+        return float(self.minimum_spectrum.sum() - self.saddle_spectrum.sum())
+
+    @property
     def negative_eigenvalue(self) -> float:
         """The saddle's one negative eigenvalue: the growth rate away from it is its modulus [1/time]."""
         return float(self.saddle_spectrum[0])
@@ -191,6 +355,10 @@ class OrbitBarrier:
     def order_parameter_at_destination(self) -> float:
         """Order parameter of the barrier's feature in the state behind it."""
         return float(self.destination_order_parameters[self.feature])
+
+    def flags(self, temperature: float) -> tuple[str, ...]:
+        """Conditions of Gaussian integrals about the orbits that fail: `orbit_flags`."""
+        return orbit_flags(self, temperature)
 
     @property
     def saddle_amplitude(self) -> float:

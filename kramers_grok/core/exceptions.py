@@ -20,6 +20,7 @@ __all__ = [
     "StudyLockedError",
     "StudyWriteError",
     "TooFewEscapesError",
+    "UncertifiedError",
     "ValidityWarning",
     "WorkerDiedError",
 ]
@@ -66,6 +67,20 @@ class TooFewEscapesError(KramersGrokError):
     ----------
     result : object
         What is known all the same (the partial estimate, or the data set).
+    """
+
+    def __init__(self, message: str, *, result: Any = None) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class UncertifiedError(KramersGrokError):
+    """A search found a point that is not what it was to be: its certificate fails, and no rate is made of it.
+
+    Attributes
+    ----------
+    result : object
+        What was found all the same (a stationary point, a path, or the minima that lie in between).
     """
 
     def __init__(self, message: str, *, result: Any = None) -> None:

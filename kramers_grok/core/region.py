@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kramers_grok.core import checks
-from kramers_grok.core.barrier import Barrier, OrbitBarrier
+from kramers_grok.core.barrier import AnyBarrier
 from kramers_grok.core.exceptions import InvalidParameterError
 
 __all__ = ["Region", "beyond"]
@@ -58,17 +58,18 @@ class Region:
         return self.sign * m
 
 
-def beyond(barrier: Barrier | OrbitBarrier, fraction: float = 0.5) -> Region:
+def beyond(barrier: AnyBarrier, fraction: float = 0.5) -> Region:
     """Return the region that begins well past a barrier.
 
     A crossing *to the barrier's top* takes half the time of an escape, and a target there makes a
     simulated process, watched at its steps only, look late by O(√dt). The border therefore lies at
     `saddle + fraction · (destination − saddle)` in the coordinates. For a matrix network these are the
-    amplitudes of the layers, so mode, chain and network have the same border.
+    amplitudes of the layers, so mode, chain and network have the same border; for a barrier found numerically it is the
+    arc length of its path.
 
     Parameters
     ----------
-    barrier : Barrier or OrbitBarrier
+    barrier : Barrier, OrbitBarrier or NumericalBarrier
         The barrier that is crossed; the region watches its feature.
     fraction : float
         Position of the border, 0 (the top) to 1 (the state behind it), exclusive.
@@ -80,7 +81,7 @@ def beyond(barrier: Barrier | OrbitBarrier, fraction: float = 0.5) -> Region:
         the network then learns any mixture of them, and no threshold in one order parameter marks it.
     """
     weight = checks.fraction("fraction", fraction, "0 is the barrier's top and 1 the state behind it")
-    if isinstance(barrier, OrbitBarrier) and barrier.degeneracy > 1:
+    if barrier.degeneracy > 1:
         raise InvalidParameterError(
             f"`barrier` is that of feature {barrier.feature}, one of {barrier.degeneracy} with equal singular value, "
             "expected a singular value of its own: the network learns any mixture of these features, so no threshold "

@@ -141,6 +141,8 @@ VARIABLES: Mapping[str, Variable] = {
         Variable("trap_learned", "1", "feature learned in the trap"),
         Variable("train_loss", "loss", "train error"),
         Variable("test_loss", "loss", "test error"),
+        Variable("train_accuracy", "1", "share of the train samples named rightly"),
+        Variable("test_accuracy", "1", "share of the test samples named rightly"),
         Variable("samples_per_input", "1", "samples per input N/d"),
         Variable("weight_decay_at_exit", "loss/weight²", "weight decay λ at the escape"),
         Variable("ramp_start", "loss/weight²", "weight decay at the ramp's start"),

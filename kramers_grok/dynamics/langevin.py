@@ -20,9 +20,9 @@ from kramers_grok.dynamics.kernel_choice import CompiledKernel, langevin_kernel
 from kramers_grok.dynamics.minibatch_sde import Minibatches, MinibatchSDE
 from kramers_grok.dynamics.process import Record, State, Watch, resolve_device, starting_points
 from kramers_grok.dynamics.torchsde_adapter import IsotropicSDE, TorchSDEStepper
-from kramers_grok.models.base import Model, SymbolicModel
+from kramers_grok.models.base import BatchModel, Model, SymbolicModel
 from kramers_grok.models.data import OnlineTeacher
-from kramers_grok.models.layers import batch_model
+from kramers_grok.models.layers import learning_model
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 
 __all__ = ["Fused", "Integrator", "Langevin", "TorchSDE", "model_of"]
@@ -84,8 +84,9 @@ class Langevin:
 
     Parameters
     ----------
-    system : Mode, DeepLinearChain, DeepLinearNetwork, MLP, another Model or Landscape
-        What moves. An MLP moves in the mean loss on its data. A mode moves in its arc length :math:`x = \sqrt D\,a`.
+    system : Mode, DeepLinearChain, DeepLinearNetwork, MLP, ModuleModel, another Model or Landscape
+        What moves. Nonlinear networks move in the mean loss on their data. A mode moves in its arc length
+        :math:`x = \sqrt D\,a`.
     temperature : float
         T ≥ 0 [loss]; 0 is gradient descent, or minibatch noise alone.
     dt : float
@@ -141,11 +142,11 @@ class Langevin:
         self.integrator = integrator or Fused()
         self.device, self.dtype = resolve_device(device), dtype
         self.minibatch = minibatch
-        self.model: Model = model_of(system) if minibatch is None else batch_model(system)
+        self.model: Model = model_of(system) if minibatch is None else learning_model(system)
         self.sde: IsotropicSDE | MinibatchSDE = IsotropicSDE(self.model.gradient, self.temperature)
         if minibatch is not None:
             like = torch.empty(0, dtype=dtype, device=self.device)
-            self.sde = MinibatchSDE(batch_model(system), minibatch, self.temperature, like)
+            self.sde = MinibatchSDE(learning_model(system), minibatch, self.temperature, like)
         self._noise = self.integrator.noise if isinstance(self.integrator, Fused) and dtype == torch.float64 else dtype
         self._check_stable()
         self._amplitude = (2 * self.temperature * self._dt) ** 0.5
@@ -162,6 +163,7 @@ class Langevin:
             return langevin_kernel(self.system, self.dtype, self._noise)
         if not isinstance(self.sde.minibatch.data, OnlineTeacher) or self.dtype != torch.float64:
             return None
+        assert isinstance(self.sde.model, BatchModel)  # samples of the others are finite
         label_noise, variance = self.sde.minibatch.data.label_noise, self.sde.variance / self._dt
         return kernels.minibatch_kernel(self.system, self.sde.model, label_noise, variance)
 

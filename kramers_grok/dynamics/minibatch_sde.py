@@ -2,13 +2,14 @@ r"""Minibatch noise as a stochastic differential equation: SGD in its diffusion 
 
 .. math:: d\theta = -\nabla F\,dt + \sqrt{\varepsilon\,C(\theta)}\;dW + \sqrt{2T}\,dW', \qquad \varepsilon = \eta/B,
 
-with C the covariance of the per-sample gradients at θ (Itô). No covariance matrix of gradients is ever formed. The
-gradient of a linear network is linear in the second moments of what it sees, so one backward pass on *fluctuations of
-the moments* is one draw of the noise:
+with C the covariance of the per-sample gradients at θ (Itô). No covariance matrix of gradients is ever formed: one
+backward pass is one draw of the noise. On finite data it is :math:`N^{-1/2}\sum_i (v_i-\bar v)\,g_i` with v standard
+normal, a backward pass in which sample i has the weight :math:`v_i-\bar v`; a nonlinear network does just that. The
+gradient of a linear network is linear in the second moments of what it sees, and *fluctuations of the moments* do the
+same:
 
 - finite data: :math:`\delta_{xx} = N^{-1/2}\sum_i (v_i-\bar v)\,x_i x_i^T`, likewise
-  :math:`\delta_{yx}` with :math:`y_i x_i^T`, v standard normal: a backward pass in which sample i has the weight
-  :math:`v_i-\bar v`;
+  :math:`\delta_{yx}` with :math:`y_i x_i^T`;
 - an online Gaussian teacher, :math:`x\sim N(0,\Sigma)`, :math:`y = Mx + s\,n`: the Gaussian limit of the moments'
   fluctuations, :math:`\delta_{xx} = \Sigma^{1/2} S\,\Sigma^{1/2}` and
   :math:`\delta_{yx} = M\delta_{xx} + s\,G\,\Sigma^{1/2}`, with S symmetric of variance 2 on the diagonal and 1 beside
@@ -38,11 +39,11 @@ from kramers_grok.dynamics import torch_noise
 from kramers_grok.dynamics.optimizers import GradientDescent
 from kramers_grok.dynamics.sampling import FullBatch, ShuffledEpochs, WithoutReplacement, check_finite, teacher_of
 from kramers_grok.dynamics.sgd import SGD
-from kramers_grok.models.base import BatchModel
+from kramers_grok.models.base import BatchModel, SampleModel, WeightedModel
 from kramers_grok.models.data import FiniteData, OnlineTeacher
 from kramers_grok.theory.gradient_noise import finite_population_factor
 
-__all__ = ["MinibatchSDE", "Minibatches", "MomentFluctuations", "fluctuations"]
+__all__ = ["MinibatchSDE", "Minibatches", "MomentFluctuations", "NoisyGradient", "fluctuations", "noisy_gradient"]
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,99 @@ class SampleFluctuations:
         return torch.bmm(x, weighted), torch.bmm(y, weighted)
 
 
+class NoisyGradient(Protocol):
+    """A model's gradient with the noise of one sample's worth of minibatches."""
+
+    @property
+    def n_channels(self) -> int:
+        """Number of normal numbers."""
+        ...
+
+    def mean(self, theta: Tensor) -> Tensor:
+        """Gradient with weight decay, shape (replica, parameter)."""
+        ...
+
+    def noise(self, theta: Tensor, v: Tensor) -> Tensor:
+        """Fluctuation of the gradient that `v` (replica, channel) makes, with one sample's covariance; linear in it."""
+        ...
+
+    def both(self, theta: Tensor, v: Tensor, amplitude: float) -> Tensor:
+        """Return mean + amplitude · noise, by one backward pass."""
+        ...
+
+
+class MomentGradient:
+    """Of a linear network, by its batches' second moments."""
+
+    def __init__(self, model: BatchModel, data: OnlineTeacher | FiniteData, like: Tensor) -> None:
+        self.model, self.fluctuations = model, fluctuations(model, data, like)
+        self.n_channels = self.fluctuations.n_channels
+        self.xx = torch.as_tensor(model.input_covariance).to(like).unsqueeze(0)
+        self.yx = torch.as_tensor(model.teacher_matrix @ model.input_covariance).to(like).unsqueeze(0)
+
+    def mean(self, theta: Tensor) -> Tensor:
+        """Gradient with weight decay."""
+        return self.model.gradient(theta)
+
+    def noise(self, theta: Tensor, v: Tensor) -> Tensor:
+        """Return the gradient's fluctuation; see `NoisyGradient`."""
+        return self.model.data_gradient(theta, *self.fluctuations(v))
+
+    def both(self, theta: Tensor, v: Tensor, amplitude: float) -> Tensor:
+        """Return mean + amplitude · noise."""
+        xx, yx = self.fluctuations(v)
+        return self.model.batch_gradient(theta, self.xx + amplitude * xx, self.yx + amplitude * yx)
+
+
+class WeightedGradient:
+    """Of a nonlinear model on a finite data set: one channel for each sample, the weight of its own gradient."""
+
+    def __init__(self, model: WeightedModel, data: FiniteData, like: Tensor) -> None:
+        self.model, self.n_channels = model, data.n_samples
+        self.x, self.y = (torch.as_tensor(a).to(like).unsqueeze(0) for a in (data.x, data.y))
+
+    def mean(self, theta: Tensor) -> Tensor:
+        """Gradient with weight decay."""
+        return self.model.sample_gradient(theta, self.x, self.y) + self.model.weight_decay * theta
+
+    def noise(self, theta: Tensor, v: Tensor) -> Tensor:
+        """Return the gradient's fluctuation; see `NoisyGradient`."""
+        return self.model.weighted_gradient(theta, self.x, self.y, self._weights(v))
+
+    def both(self, theta: Tensor, v: Tensor, amplitude: float) -> Tensor:
+        """Return mean + amplitude · noise."""
+        weights = amplitude * self._weights(v) + 1.0 / self.n_channels
+        return self.model.weighted_gradient(theta, self.x, self.y, weights) + self.model.weight_decay * theta
+
+    def _weights(self, v: Tensor) -> Tensor:
+        return (v - v.mean(dim=1, keepdim=True)) * float(self.n_channels**-0.5)
+
+
+def noisy_gradient(model: BatchModel | SampleModel, data: OnlineTeacher | FiniteData, like: Tensor) -> NoisyGradient:
+    """Return the gradient with minibatch noise of any model; `like` gives dtype and device.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the data do not fit the model, or a nonlinear model is given an online teacher.
+    """
+    if not isinstance(model, SampleModel):
+        return MomentGradient(model, data, like)
+    if not isinstance(model, WeightedModel):
+        raise InvalidParameterError(
+            f"Minibatch noise is asked for of a {type(model).__name__} without `weighted_gradient`, expected one: the "
+            "noise is a backward pass in which every sample has a weight.\nUse an `MLP` or a `ModuleModel`."
+        )
+    if not isinstance(data, FiniteData):
+        raise InvalidParameterError(
+            f"The minibatches of a nonlinear model ({type(model).__name__}) are an online teacher's, expected a finite "
+            "data set: through an activation function their covariance has no closed form.\n"
+            "Use `Minibatches(linear_teacher_data(matrix, n_samples=4096, label_noise=0.1, seed=0), …)`."
+        )
+    check_finite(model, data, 1)
+    return WeightedGradient(model, data, like)
+
+
 def fluctuations(model: BatchModel, data: OnlineTeacher | FiniteData, like: Tensor) -> MomentFluctuations:
     """Return the fluctuations of a model's data; `like` gives dtype and device.
 
@@ -213,7 +307,8 @@ class MinibatchSDE:
 
     Parameters
     ----------
-    model : BatchModel
+    model : BatchModel or SampleModel
+        A nonlinear one on finite data.
     minibatch : Minibatches
     temperature : float
         T ≥ 0 of isotropic noise on top [loss]; it has channels of its own, after the minibatches'.
@@ -238,15 +333,16 @@ class MinibatchSDE:
     noise_type = "general"
     sde_type = "ito"
 
-    def __init__(self, model: BatchModel, minibatch: Minibatches, temperature: float, like: Tensor) -> None:
+    def __init__(
+        self, model: BatchModel | SampleModel, minibatch: Minibatches, temperature: float, like: Tensor
+    ) -> None:
         self.model, self.minibatch = model, minibatch
         self.temperature = checks.non_negative("temperature", temperature)
-        self.fluctuations = fluctuations(model, minibatch.data, like)
+        self.gradient = noisy_gradient(model, minibatch.data, like)
         self.variance = minibatch.lr_over_batch * minibatch.population_factor
         self._root, self._heat = float(self.variance**0.5), float((2 * self.temperature) ** 0.5)
-        self.n_minibatch = self.fluctuations.n_channels
-        self.xx = torch.as_tensor(model.input_covariance).to(like).unsqueeze(0)
-        self.yx = torch.as_tensor(model.teacher_matrix @ model.input_covariance).to(like).unsqueeze(0)
+        self.n_minibatch = self.gradient.n_channels
+        self.dtype = like.dtype
 
     @property
     def n_channels(self) -> int:
@@ -255,21 +351,19 @@ class MinibatchSDE:
 
     def f(self, t: Any, y: Tensor) -> Tensor:
         """Drift −∇F(y), shape (replica, parameter)."""
-        return -self.model.gradient(y)
+        return -self.gradient.mean(y)
 
     def g_prod(self, t: Any, y: Tensor, v: Tensor) -> Tensor:
         """Root of the diffusion at y times `v` (replica, channel): one weighted backward pass, (replica, parameter)."""
-        xx, yx = self.fluctuations(v.narrow(1, 0, self.n_minibatch))
-        noise = self.model.data_gradient(y, xx, yx) * -self._root
+        noise = self.gradient.noise(y, v.narrow(1, 0, self.n_minibatch)) * -self._root
         if not self.temperature:
             return noise
         return noise + self._heat * v.narrow(1, self.n_minibatch, self.model.n_parameters)
 
     def step(self, y: Tensor, dt: float, v: Tensor) -> Tensor:
         """One Euler–Maruyama step on `v` (replica, channel): drift and minibatch noise in one backward pass."""
-        xx, yx = self.fluctuations(v.narrow(1, 0, self.n_minibatch))
-        amplitude = self._root / dt**0.5
-        moved = y - dt * self.model.batch_gradient(y, self.xx + amplitude * xx, self.yx + amplitude * yx)
+        own = v.narrow(1, 0, self.n_minibatch)
+        moved = y - dt * self.gradient.both(y, own, float(self._root / dt**0.5))
         if not self.temperature:
             return moved
         root = float(dt**0.5)
@@ -277,10 +371,9 @@ class MinibatchSDE:
 
     def normals(self, seed: int, streams: Tensor, step: int) -> Tensor:
         """The channels' normal numbers at a step, (replica, channel); the isotropic ones are Langevin dynamics' own."""
-        dtype = self.xx.dtype
-        own = torch_noise.normals(seed, Purpose.MINIBATCH, streams, step, self.n_minibatch, dtype=dtype)
+        own = torch_noise.normals(seed, Purpose.MINIBATCH, streams, step, self.n_minibatch, dtype=self.dtype)
         if not self.temperature:
             return own
         n = self.model.n_parameters
-        kick = torch_noise.normals(seed, Purpose.LANGEVIN, streams, step, n, dtype=dtype)
+        kick = torch_noise.normals(seed, Purpose.LANGEVIN, streams, step, n, dtype=self.dtype)
         return torch.cat([own, kick], dim=1)

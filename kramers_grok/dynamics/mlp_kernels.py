@@ -72,29 +72,40 @@ class NonlinearShape:
 
     @property
     def measurable(self) -> bool:
-        """Whether there are data that order parameters are of; torch says what is missing."""
-        return self.mlp.data is not None
+        """Whether there are samples that order parameters are of; torch says what is missing."""
+        return self._probe is not None
+
+    @property
+    def _probe(self) -> Array | None:
+        """Inputs that order parameters are of."""
+        own = self.mlp.own_readout
+        if own is not None and own.x is not None:
+            return own.x
+        return None if self.mlp.data is None else self.mlp.data.x
 
     def layout(self, columns: int) -> tuple[NDArray[np.int64], NonlinearLayout]:
         """Return the table and the layout for batches of at most so many samples."""
-        data, activation = self.mlp.data, activation_of(self.mlp)
+        probe, activation = self._probe, activation_of(self.mlp)
         assert activation is not None
-        samples = 0 if data is None else data.n_samples
+        samples = 0 if probe is None else len(probe)
         room = min(columns, CHUNK) if self.whole else max(columns, min(samples, CHUNK))
         return make_nonlinear_layout(self.mlp.widths, room, activation, biased=self.mlp.biases)
 
-    def vectors(self, feature: int) -> tuple[Array, Array]:
-        """Return u of a feature; there is no v."""
-        return np.zeros(1) if self.mlp.data is None else self.mlp.fit[1][feature], np.zeros(0)
+    def vectors(self, feature: int | None) -> tuple[Array, Array]:
+        """There are none: order parameters are read off the outputs on the data, see `batches`."""
+        return np.zeros(0), np.zeros(0)
 
-    def batches(self, plan: BatchPlan, feature: int, dtype: np.dtype[np.floating]) -> SampleBatches:
+    def batches(self, plan: BatchPlan, feature: int | None, dtype: np.dtype[np.floating]) -> SampleBatches:
         """Return a plan, and what order parameters are of, in the form that compiled code takes."""
-        nothing = np.zeros((1, 1)), np.zeros(1)
-        x, y = (nothing[0],) * 2 if plan.data is None else (plan.data.x, plan.data.y)
-        probe, shares = nothing if self.mlp.data is None else (self.mlp.data.x, self.mlp.fit[0][feature])
+        nothing = np.zeros((1, 1))
+        x, y = (nothing,) * 2 if plan.data is None else (plan.data.x, plan.data.y)
+        probe, weights, offset = nothing, nothing, 0.0
+        if feature is not None and self._probe is not None:
+            probe, (weights, offset) = self._probe, self.mlp.readout.weights(feature)
         # Copies, which may be written: what may not is another type to numba, for which all is compiled again.
-        tables = (np.array(a, dtype=dtype, order="C") for a in (x, y, probe, shares))
-        return SampleBatches(plan.kind, plan.spread is not None, plan.label_noise != 0.0, *tables)
+        x, y, probe, shares = (np.array(a, dtype=dtype, order="C") for a in (x, y, probe, weights.T))
+        white, noisy = plan.spread is not None, plan.label_noise != 0.0
+        return SampleBatches(plan.kind, white, noisy, x, y, probe, shares, float(dtype.type(offset)))
 
 
 def sgd_mlp_kernel(

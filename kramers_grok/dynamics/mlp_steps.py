@@ -33,7 +33,6 @@ from kramers_grok.core.lanes import (
 from kramers_grok.dynamics.network_advance import is_layout, measure_block, take_block_step
 from kramers_grok.dynamics.network_batches import SAMPLES, draw_samples, take_samples
 from kramers_grok.dynamics.network_steps import (
-    AGAINST,
     BACK,
     DECAY,
     FACTORS,
@@ -61,8 +60,8 @@ class NonlinearLayout(NamedTuple):
     biased: bool
     n_parameters: int
     gradient: int  # of all parameters, where it is summed up
-    shares: int  # of every column: what its output counts in the order parameter
-    raw: int  # normal numbers before they become inputs; u · f
+    shares: int  # of every output and column: what it counts in the order parameter
+    raw: int  # normal numbers before they become inputs
     labels: int  # of every column, or their noise alone
     moments: int  # nothing
     teacher: int  # constant: −M
@@ -82,7 +81,8 @@ class SampleBatches(NamedTuple):
     x: Any  # samples, (sample, input)
     y: Any  # (sample, output)
     probe: Any  # inputs, (sample, input)
-    shares: Any  # c of each, (sample,): see `MLP.fit`
+    shares: Any  # w of every output, (output, sample), of m = Σ_n w_n · f(x_n) − c: see `readouts.Readout`
+    offset: float  # c
 
 
 def make_nonlinear_layout(
@@ -111,14 +111,13 @@ def make_nonlinear_layout(
     table[HIDDEN] = [room(columns * width) for width in widths]
     table[SLOPES, 1:-1] = [room(columns * width) for width in widths[1:-1]]
     table[BACK, :2] = [room(columns * max(widths)) for _ in range(2)]
-    table[AGAINST, -1] = room(outputs)
     return table, NonlinearLayout(
         columns=columns,
         activation=activation,
         biased=biased,
         n_parameters=n_parameters,
         gradient=room(n_parameters),
-        shares=room(columns),
+        shares=room(columns * outputs),
         raw=room(columns * max(inputs, outputs) + 4),
         labels=room(columns * outputs + 4),
         moments=room(0),
@@ -264,27 +263,25 @@ def _take_batch_step(
 
 
 @into_njit
-def _fit(block: Block, at: Entries, layout: NonlinearLayout, x: Any, share: Any, slope: bool) -> None:
-    """Put the order parameter Σ_n c_n u·f(x_n) into `score`, and with `slope` ‖∇m‖² into `slope`.
-
-    Parameters
-    ----------
-    x : ndarray, shape (sample, input)
-    share : ndarray, shape (sample,)
-        c, see :attr:`kramers_grok.models.mlp.MLP.fit`.
-    """
-    depth, seen = at.shape[1] - 1, layout.raw
-    outputs, outcome, u = at[WIDTHS, depth], at[HIDDEN, depth], at[AGAINST, depth]
+def _read(block: Block, at: Entries, layout: NonlinearLayout, batches: SampleBatches, slope: bool) -> None:
+    """Put the order parameter Σ_n w_n · f(x_n) − c into `score`, and with `slope` ‖∇m‖² into `slope`."""
+    x, shares = batches.probe, batches.shares
+    outputs, outcome = at[WIDTHS, at.shape[1] - 1], at[HIDDEN, at.shape[1] - 1]
     for begin in range(0, x.shape[0], layout.columns):
         columns = min(layout.columns, x.shape[0] - begin)
         _show(block, at, layout, x, begin, columns)
-        _spread(block, layout.shares, share[begin : begin + columns])
+        for i in range(outputs):
+            _spread(block, layout.shares + i * columns, shares[i, begin : begin + columns])
         _pass(block, at, layout, columns)
-        product(block, seen, columns, u, outputs, 1, outcome, columns, 1, 1, outputs, columns, False)
-        product(block, layout.score, 1, seen, columns, 1, layout.shares, 1, 1, 1, columns, 1, begin > 0)
+        n = outputs * columns
+        product(block, layout.score, 1, layout.shares, n, 1, outcome, 1, 1, 1, n, 1, begin > 0)
         if slope:
-            product(block, outcome, columns, u, 1, 1, layout.shares, columns, 1, outputs, 1, columns, False)
+            for j in range(n):
+                store(block, outcome + j, load(block, layout.shares + j))
             _carry_back(block, at, layout, columns, True, begin > 0)
+    lanes = lanes_of(block)
+    for lane in range(lanes):
+        block[layout.score * lanes + lane] -= batches.offset
     if slope:
         dot(block, layout.slope, layout.gradient, layout.gradient, layout.n_parameters)
 
@@ -313,6 +310,6 @@ def _compile_measure(block: Any, at: Any, layout: Any, batches: Any, border: Any
         return None
 
     def call(block: Any, at: Any, layout: Any, batches: Any, border: Any) -> None:
-        _fit(block, at, layout, batches.probe, batches.shares, border.bridging)
+        _read(block, at, layout, batches, border.bridging)
 
     return call

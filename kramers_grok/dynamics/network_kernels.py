@@ -138,12 +138,12 @@ class Shape(Protocol):
         """Return the table and the layout for batches of at most so many samples."""
         ...
 
-    def vectors(self, feature: int) -> tuple[Array, Array]:
-        """Return u and v of a feature."""
+    def vectors(self, feature: int | None) -> tuple[Array, Array]:
+        """Return u and v of a feature; of any where none is watched."""
         ...
 
-    def batches(self, plan: BatchPlan, feature: int, dtype: np.dtype[np.floating]) -> Any:
-        """Return a plan in the form that compiled code takes."""
+    def batches(self, plan: BatchPlan, feature: int | None, dtype: np.dtype[np.floating]) -> Any:
+        """Return a plan in the form that compiled code takes; without a feature nothing is watched."""
         ...
 
 
@@ -172,12 +172,12 @@ class LinearShape:
         """Return the table and the layout for batches of at most so many samples."""
         return make_layout(self.network.widths, columns)
 
-    def vectors(self, feature: int) -> tuple[Array, Array]:
-        """Return u and v of a feature."""
+    def vectors(self, feature: int | None) -> tuple[Array, Array]:
+        """Return u and v of a feature; of any where none is watched."""
         left, right = self.network.singular_vectors
-        return left[feature], right[feature]
+        return left[feature or 0], right[feature or 0]
 
-    def batches(self, plan: BatchPlan, feature: int, dtype: np.dtype[np.floating]) -> Batches:
+    def batches(self, plan: BatchPlan, feature: int | None, dtype: np.dtype[np.floating]) -> Batches:
         """Return a plan in the form that compiled code takes."""
         return plan.compiled(_summed_from(self.network.widths, plan), dtype)
 
@@ -198,7 +198,7 @@ class NetworkKernel:
         self.plan = plan
         self.single = noise == torch.float32
         self._layouts: dict[int, tuple[NDArray[np.int64], Any]] = {}
-        self._batches: dict[tuple[int, np.dtype[np.floating]], Any] = {}
+        self._batches: dict[tuple[int | None, np.dtype[np.floating]], Any] = {}
 
     def takes(self, watch: Watch | None, *, varying: bool = False) -> bool:
         """Whether it can do this: no score but an order parameter; no bridge under varying noise."""
@@ -234,7 +234,7 @@ class NetworkKernel:
         sizes = np.array(sizes, dtype=np.int64)  # a copy: one that must not be written would be another type to numba
         return self._run(state, n_steps, watch, rates, factors, sizes, 0.0, purpose, n_threads)
 
-    def _image(self, table: NDArray[np.int64], layout: Any, feature: int, dtype: np.dtype[np.floating]) -> Array:
+    def _image(self, table: NDArray[np.int64], layout: Any, feature: int | None, dtype: np.dtype[np.floating]) -> Array:
         """Return what a block holds before the first step: constants, the same for all replicas, and zeros."""
         plan, (left, right) = self.plan, self.shape.vectors(feature)
         image = np.zeros((layout.end, lane_count(dtype)), dtype=dtype)
@@ -272,7 +272,7 @@ class NetworkKernel:
         if size not in self._layouts:
             self._layouts[size] = self.shape.layout(size)
         table, layout = self._layouts[size]
-        feature = watch.region.feature if watch is not None else 0
+        feature = None if watch is None else watch.region.feature
         image = self._image(table, layout, feature, dtype)
         if (feature, dtype) not in self._batches:
             self._batches[feature, dtype] = self.shape.batches(self.plan, feature, dtype)

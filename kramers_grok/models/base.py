@@ -14,7 +14,7 @@ from torch import Tensor
 from kramers_grok.core.landscape import Landscape, with_float_constants
 from kramers_grok.models.data import FiniteData
 
-__all__ = ["BatchModel", "Model", "SampleModel", "SymbolicModel", "torch_function"]
+__all__ = ["BatchModel", "Model", "SampleModel", "SymbolicModel", "WeightedModel", "torch_function"]
 
 
 class Model(Protocol):
@@ -118,6 +118,20 @@ class SampleModel(Model, Protocol):
         """Gradient of the mean loss over samples without weight decay, shape (replica, parameter).
 
         `x` has shape (replica or 1, sample, input), `y` (replica or 1, sample, output).
+        """
+        ...
+
+
+@runtime_checkable
+class WeightedModel(SampleModel, Protocol):
+    """A `SampleModel` whose samples may have weights, which draws the noise of minibatches in one backward pass."""
+
+    weight_decay: float
+
+    def weighted_gradient(self, theta: Tensor, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        """Σ_i w_i ∇ℓ_i over samples without weight decay, shape (replica, parameter).
+
+        `x` and `y` as for `sample_gradient`; `weights` has shape (replica or 1, sample).
         """
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,10 +15,12 @@ __all__ = [
     "FiniteData",
     "OnlineTeacher",
     "Population",
+    "Split",
     "autoencoding",
     "digits",
     "finite",
     "linear_teacher_data",
+    "modular_addition",
     "population",
     "subsample",
     "teacher",
@@ -79,6 +81,18 @@ class FiniteData:
     def cross_covariance(self) -> Array:
         """Second moment of outputs with inputs, shape (output, input), normalised by N."""
         return np.asarray(self.y.T @ self.x / self.n_samples)
+
+
+class Split(NamedTuple):
+    """Two parts of one set of samples: what a network is trained on, and what it never sees.
+
+    Attributes
+    ----------
+    train, test : FiniteData
+    """
+
+    train: FiniteData
+    test: FiniteData
 
 
 def teacher(*, label_noise: float) -> OnlineTeacher:
@@ -265,6 +279,63 @@ def linear_teacher_data(
         u, _, vt = np.linalg.svd(x, full_matrices=False)
         x = u @ vt * count**0.5  # the nearest whitened inputs: singular values set to √N, axes kept
     return FiniteData(x, x @ teacher_map.T + noise * n)
+
+
+def modular_addition(p: int, train_fraction: float, *, seed: int, center: bool = True) -> Split:
+    r"""Return the task a + b modulo p: all p² pairs, some to train on and the others to test.
+
+    Inputs are two digits one-hot, :math:`x = (e_a, e_b)`, and labels the sum one-hot: the canonical task of grokking.
+    Nothing but the rule joins the two parts, and the sum is a function of no linear map of the inputs: over all pairs
+    inputs and centred labels are uncorrelated.
+
+    Parameters
+    ----------
+    p : int
+        Modulus, at least 2; a prime has the fewest subgroups to be learned halfway.
+    train_fraction : float
+        Share of the pairs in the train set, rounded to whole pairs; both sets hold one at least. Under one seed a
+        smaller set is the beginning of a larger one.
+    seed : int
+        Of the split.
+    center : bool
+        Subtract 1/p from every label, which takes out the constant that a network would learn first.
+
+    Returns
+    -------
+    Split
+        `train` and `test`, with inputs of shape (pair, 2p) and labels of shape (pair, p).
+
+    Raises
+    ------
+    InvalidParameterError
+        If p or the fraction is out of range, or a set would be empty.
+
+    References
+    ----------
+    Power et al., arXiv:2201.02177 (2022); with squared loss and quadratic activation Gromov, arXiv:2301.02679 (2023).
+
+    Examples
+    --------
+    >>> train, test = modular_addition(5, 0.6, seed=0, center=False)
+    >>> train.x.shape, test.y.shape
+    ((15, 10), (10, 5))
+    >>> a, b = train.x[0].nonzero()[0] - [0, 5]
+    >>> bool(train.y[0].argmax() == (a + b) % 5)
+    True
+    """
+    base = checks.positive_int("p", p, 2, "it is the modulus, and modulo 1 every sum is 0")
+    count = round(checks.fraction("train_fraction", train_fraction) * base * base)
+    if not 0 < count < base * base:
+        raise checks.invalid(
+            "train_fraction", train_fraction, f"at least half a pair of {base * base} in either set",
+            "a set without samples has no loss", "Use a larger `p`, or a fraction nearer to 0.5.",
+        )  # fmt: skip
+    order = np.random.default_rng(checks.seed(seed)).permutation(base * base)
+    first, second = np.divmod(order, base)
+    digit = np.eye(base)
+    x = np.concatenate([digit[first], digit[second]], axis=1)
+    y = digit[(first + second) % base] - (1.0 / base if center else 0.0)
+    return Split(FiniteData(x[:count], y[:count]), FiniteData(x[count:], y[count:]))
 
 
 def digits() -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -18,6 +19,7 @@ from kramers_grok.models.activations import Activation
 from kramers_grok.models.arguments import teacher_map
 from kramers_grok.models.data import FiniteData
 from kramers_grok.models.deep_linear import DeepLinearNetwork
+from kramers_grok.models.readouts import BetweenFunctions, LinearFit, Readout
 
 __all__ = ["MLP"]
 
@@ -29,13 +31,6 @@ class _Samples(NamedTuple):
 
     x: Tensor  # (1, sample, input)
     y: Tensor  # (1, sample, output)
-
-
-class _Fit(NamedTuple):
-    """What order parameters need, on one device: m_k = Σ_n c_kn u_k · f(x_n)."""
-
-    inputs: Tensor  # (1, feature, sample): c = v_kᵀ X⁺
-    outputs: Tensor  # (1, feature, output): u_k
 
 
 class MLP:
@@ -50,6 +45,7 @@ class MLP:
     :math:`\hat W` the least-squares linear map (without intercept) from the inputs of `data` to the network's outputs,
     and the singular vectors of the teacher, or of the data's :math:`\Sigma_{yx}`; order and signs are those of
     `linear`. With the activation `Identity` they, energy (up to a constant) and gradient are that network's own.
+    `between` returns the network with one order parameter in function space instead.
 
     Parameters
     ----------
@@ -114,7 +110,7 @@ class MLP:
         self.data = data
         self._check_targets()
         self._moved: dict[tuple[torch.dtype, torch.device], _Samples] = {}
-        self._fits: dict[tuple[torch.dtype, torch.device], _Fit] = {}
+        self.own_readout: BetweenFunctions | None = None  # of `between`
 
     @classmethod
     def from_data(
@@ -212,6 +208,72 @@ class MLP:
             )
         return DeepLinearNetwork.from_data(data, self.widths[1:-1], weight_decay=self.weight_decay)
 
+    def between(self, a: ArrayLike | Tensor, b: ArrayLike | Tensor, *, data: FiniteData | None = None) -> MLP:
+        r"""Return the same network with one order parameter in function space: 0 where it computes what it does at `a`.
+
+        .. math:: m = \langle f - f_a,\, f_b - f_a\rangle / \|f_b - f_a\|^2 ,
+
+        summed over samples and outputs; 1 at `b`. No symmetry of the weights changes it.
+
+        Parameters
+        ----------
+        a, b : array_like, shape (parameter,)
+        data : FiniteData, optional
+            Samples on which functions are compared; the network's own if not given.
+
+        Raises
+        ------
+        InvalidParameterError
+            If there are no data, or both compute the same function on them.
+
+        Examples
+        --------
+        >>> from kramers_grok.models.activations import Tanh
+        >>> from kramers_grok.models.data import finite
+        >>> mlp = MLP.from_data(finite([1.0, 2.0], [0.5, 1.0]), (2,), Tanh(), weight_decay=0.1)
+        >>> a, b = np.zeros(4), np.array([1.0, 0.0, 1.0, 0.0])
+        >>> same_as_b = np.array([0.0, -1.0, 0.0, -1.0])
+        >>> found = mlp.between(a, b).order_parameters(torch.from_numpy(np.stack([a, b, same_as_b])))
+        >>> found.numpy().round(12).ravel().tolist()
+        [0.0, 1.0, 1.0]
+        """
+        points = torch.stack([torch.as_tensor(np.asarray(p), dtype=torch.float64) for p in (a, b)])
+        x = torch.as_tensor((self.required_data() if data is None else data).x).unsqueeze(0)
+        return self.between_functions(*self.forward(points, x).numpy(), data=data)
+
+    def between_functions(self, low: ArrayLike, high: ArrayLike, *, data: FiniteData | None = None) -> MLP:
+        """Return `between` of two functions given by their outputs, shape (sample, output) each.
+
+        Parameters
+        ----------
+        low, high : array_like, shape (sample, output)
+            Labels, say.
+        data : FiniteData, optional
+            Samples that they are outputs of; the network's own if not given.
+
+        Raises
+        ------
+        InvalidParameterError
+            If shapes do not fit, or both are the same function.
+        """
+        samples = self.required_data() if data is None else data
+        twin = copy.copy(self)
+        twin.own_readout = BetweenFunctions(low, high, None if data is None else data.x)
+        twin.own_readout.require(samples, self.n_inputs, self.n_outputs)
+        return twin
+
+    @property
+    def readout(self) -> Readout:
+        """How order parameters are read off outputs."""
+        return self._linear_fit if self.own_readout is None else self.own_readout
+
+    @cached_property
+    def _linear_fit(self) -> LinearFit:
+        x = self.required_data().x
+        inverse = np.linalg.pinv(x, rcond=max(x.shape) * np.finfo(float).eps)
+        left, right = self.linear.singular_vectors
+        return LinearFit(right @ inverse, left)
+
     def required_data(self) -> FiniteData:
         """Return `data`, or raise where there are none."""
         if self.data is None:
@@ -280,9 +342,24 @@ class MLP:
         y : Tensor, shape (replica or 1, sample, output)
         """
         before, seen = self._passed(theta, x)
+        return self._carried_back(theta, before, seen, (seen[-1] - y) * (1.0 / x.shape[1]))
+
+    def weighted_gradient(self, theta: Tensor, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        """Σ_i w_i ∇ℓ_i over samples, without weight decay, shape (replica, parameter).
+
+        Parameters
+        ----------
+        theta, x, y : Tensor
+            As for `sample_gradient`.
+        weights : Tensor, shape (replica or 1, sample)
+        """
+        before, seen = self._passed(theta, x)
+        return self._carried_back(theta, before, seen, (seen[-1] - y) * weights.unsqueeze(2))
+
+    def _carried_back(self, theta: Tensor, before: list[Tensor], seen: list[Tensor], delta: Tensor) -> Tensor:
+        """Gradient from the outputs' weighted errors `delta`, (replica, sample, output)."""
         layers = self.layers(theta)
-        replicas, size = theta.shape[0], x.shape[1]
-        delta = (seen[-1] - y) * (1.0 / size)  # divided once, here: the mean over the batch
+        replicas, size = theta.shape[0], delta.shape[1]
         weights: list[Tensor] = []
         biases: list[Tensor] = []
         for index in range(self.depth - 1, -1, -1):
@@ -297,6 +374,10 @@ class MLP:
 
     # ---------------------------------------------------------------- on the data
 
+    def outputs(self, theta: Tensor) -> Tensor:
+        """Outputs on the data, shape (replica, sample, output)."""
+        return self.forward(theta, self._samples(theta).x)
+
     def energy(self, theta: Tensor) -> Tensor:
         """Mean loss on the data with weight decay, shape (replica,) [loss]; raises where there are no data."""
         x, y = self._samples(theta)
@@ -308,10 +389,12 @@ class MLP:
         return self.sample_gradient(theta, x, y) + self.weight_decay * theta
 
     def order_parameters(self, theta: Tensor) -> Tensor:
-        """m_k = u_kᵀ Ŵ v_k of the least-squares linear map Ŵ, strongest feature first, shape (replica, feature)."""
-        fit = self._fit(theta)
-        outputs = self.forward(theta, self._samples(theta).x)
-        return (torch.bmm(fit.inputs.expand(theta.shape[0], -1, -1), outputs) * fit.outputs).sum(dim=-1)
+        """m_k = u_kᵀ Ŵ v_k of the least-squares linear map Ŵ, strongest feature first, shape (replica, feature).
+
+        After `between` the one m in function space, shape (replica, 1).
+        """
+        x = self.readout.inputs(theta)
+        return self.readout.values(self.outputs(theta) if x is None else self.forward(theta, x))
 
     def _samples(self, like: Tensor) -> _Samples:
         """Return the data in the dtype and on the device of `like`, moved there once."""
@@ -321,18 +404,3 @@ class MLP:
             x, y = (torch.as_tensor(a).to(like).unsqueeze(0) for a in (data.x, data.y))
             self._moved[key] = _Samples(x, y)
         return self._moved[key]
-
-    @cached_property
-    def fit(self) -> tuple[Array, Array]:
-        """Weights c_kn (feature, sample) and u_k (feature, output): m_k = Σ_n c_kn u_k · f(x_n)."""
-        x = self.required_data().x
-        inverse = np.linalg.pinv(x, rcond=max(x.shape) * np.finfo(float).eps)
-        left, right = self.linear.singular_vectors
-        return right @ inverse, left
-
-    def _fit(self, like: Tensor) -> _Fit:
-        key = (like.dtype, like.device)
-        if key not in self._fits:
-            inputs, outputs = (torch.as_tensor(a).to(like).unsqueeze(0) for a in self.fit)
-            self._fits[key] = _Fit(inputs, outputs)
-        return self._fits[key]

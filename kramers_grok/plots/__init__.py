@@ -7,9 +7,11 @@ and ``units``. matplotlib is imported when a figure is asked for, not with the p
 
 from kramers_grok.plots.exits import survival
 from kramers_grok.plots.forgetting import diffusion_departure, extra_dimensions
+from kramers_grok.plots.graphs import landscape_graph
 from kramers_grok.plots.hysteresis import hysteresis_loop, loop_area, returns, staircase
 from kramers_grok.plots.laws import arrhenius_trap, escape_laws, law_choice
 from kramers_grok.plots.melting import width_temperature
+from kramers_grok.plots.paths import energy_path
 from kramers_grok.plots.ramps import learning_curves, loop_width, ramp_escapes
 from kramers_grok.plots.rates import error_budget, ratio_extrapolation, splitting_cost
 from kramers_grok.plots.states import landscape, phase_diagram, phases
@@ -21,6 +23,7 @@ __all__ = [
     "arrhenius",
     "arrhenius_trap",
     "diffusion_departure",
+    "energy_path",
     "error_budget",
     "escape_laws",
     "extra_dimensions",
@@ -29,6 +32,7 @@ __all__ = [
     "hysteresis_loop",
     "label",
     "landscape",
+    "landscape_graph",
     "law_choice",
     "learning_curves",
     "loop_area",

@@ -22,9 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kramers_grok.core import checks
-from kramers_grok.core.barrier import Barrier, OrbitBarrier
+from kramers_grok.core.barrier import Barrier, RateBarrier, log_determinant
 from kramers_grok.core.exceptions import InvalidParameterError, ValidityWarning
-from kramers_grok.theory.saddle_validity import orbit_flags
 
 __all__ = [
     "VALIDITY_THRESHOLD",
@@ -122,6 +121,35 @@ class Well:
     def saddle_spectrum(self) -> Array:
         """Curvature at the top, as a spectrum of length 1."""
         return np.array([self.saddle_curvature])
+
+    @property
+    def zero_modes_known(self) -> bool:
+        """False: there is no place for any."""
+        return False
+
+    @property
+    def extra_zero_modes(self) -> int:
+        """0."""
+        return 0
+
+    @property
+    def log_volume_ratio(self) -> float:
+        """Logarithm of the number of equivalent tops."""
+        return math.log(self.multiplicity)
+
+    @property
+    def log_determinant_ratio(self) -> float:
+        """Logarithm of the ratio of the curvatures' moduli."""
+        return log_determinant(self.minimum_spectrum) - log_determinant(self.saddle_spectrum)
+
+    @property
+    def trace_difference(self) -> float:
+        """Difference of the curvatures."""
+        return self.minimum_curvature - self.saddle_curvature
+
+    def flags(self, temperature: float) -> tuple[str, ...]:
+        """None."""
+        return ()
 
 
 def arrhenius_rate(height: float, temperature: float, *, prefactor: float, warn: bool = True) -> Rate:
@@ -264,7 +292,7 @@ def multiplicative_kramers_rate(
 
 
 def eyring_kramers_rate(
-    barrier: Barrier | Well | OrbitBarrier,
+    barrier: RateBarrier,
     temperature: float,
     *,
     friction: float | None = None,
@@ -282,8 +310,9 @@ def eyring_kramers_rate(
 
     Parameters
     ----------
-    barrier : Barrier, Well or OrbitBarrier
-        From ``mode.barrier()``, ``chain.barrier()`` or ``MatrixNetwork(...).barrier(rank)``.
+    barrier : Barrier, Well, OrbitBarrier or NumericalBarrier
+        From ``mode.barrier()``, ``chain.barrier()``, ``MatrixNetwork(...).barrier(rank)`` or
+        ``find_barrier(model, minimum, destination)``.
     temperature, friction, warn
         As in `kramers_rate`.
     step : float
@@ -299,8 +328,8 @@ def eyring_kramers_rate(
     Warns
     -----
     ValidityWarning
-        If ΔF/T is below `VALIDITY_THRESHOLD`, or a flag of
-        `kramers_grok.theory.saddle_validity.orbit_flags` is raised.
+        If ΔF/T is below `VALIDITY_THRESHOLD`, or the barrier raises a flag, as those of
+        `kramers_grok.core.saddle_validity.orbit_flags`.
 
     Examples
     --------
@@ -324,7 +353,7 @@ def eyring_kramers_rate(
 
 def _eyring_kramers(
     kind: str,
-    barrier: Barrier | Well | OrbitBarrier,
+    barrier: RateBarrier,
     temperature: float,
     friction: float | None,
     warn: bool,
@@ -332,26 +361,22 @@ def _eyring_kramers(
 ) -> Rate:
     heat = _temperature(temperature)
     log_prefactor = _log_prefactor(barrier, friction)
-    flags: tuple[str, ...] = ()
-    if isinstance(barrier, OrbitBarrier):
-        log_prefactor -= 0.5 * barrier.extra_zero_modes * math.log(2 * math.pi * heat)
-        flags = orbit_flags(barrier, heat)
+    log_prefactor -= 0.5 * barrier.extra_zero_modes * math.log(2 * math.pi * heat)
     if step > 0:
-        traces = float(np.sum(barrier.minimum_spectrum) - np.sum(barrier.saddle_spectrum))
-        log_prefactor += step * (0.5 * float(np.min(barrier.saddle_spectrum)) + 0.25 * traces)
-    return _rate(kind, barrier.height / heat, log_prefactor, warn, flags)
+        log_prefactor += step * (0.5 * float(np.min(barrier.saddle_spectrum)) + 0.25 * barrier.trace_difference)
+    return _rate(kind, barrier.height / heat, log_prefactor, warn, barrier.flags(heat))
 
 
 def _temperature(value: float) -> float:
     return checks.positive("temperature", value, "without noise nothing escapes, and no rate exists")
 
 
-def _log_prefactor(barrier: Barrier | Well | OrbitBarrier, friction: float | None) -> float:
+def _log_prefactor(barrier: RateBarrier, friction: float | None) -> float:
     """Logarithm of the prefactor without the temperature's power."""
     bottom, top = np.sort(barrier.minimum_spectrum), np.sort(barrier.saddle_spectrum)
     for name, spectrum in (("minimum", bottom), ("saddle", top)):
-        # An OrbitBarrier's zero modes are already out: what is left may be soft, which a flag says.
-        floor = 0.0 if isinstance(barrier, OrbitBarrier) else _ZERO_MODE * np.abs(spectrum).max()
+        # Where zero modes are known they are already out: what is left may be soft, which a flag says.
+        floor = 0.0 if barrier.zero_modes_known else _ZERO_MODE * np.abs(spectrum).max()
         if np.abs(spectrum).min() <= floor:
             raise InvalidParameterError(
                 f"The {name} has the spectrum {spectrum.tolist()} with a zero mode: a continuous symmetry makes "
@@ -365,10 +390,8 @@ def _log_prefactor(barrier: Barrier | Well | OrbitBarrier, friction: float | Non
             f"`barrier.saddle` has {int((top < 0).sum())} negative eigenvalues, expected 1: only such a saddle has "
             f"a Kramers rate (spectrum {top.tolist()}).\nUse the barrier to the strongest unlearned feature."
         )
-    # Sums of logarithms: determinants of long chains under- and overflow.
-    entropy = 0.5 * float(np.log(bottom).sum() - np.log(np.abs(top)).sum())
-    volumes = math.log(barrier.multiplicity) if isinstance(barrier, Well) else barrier.log_volume_ratio
-    return volumes + math.log(_growth(-float(top[0]), friction) / (2 * math.pi)) + entropy
+    entropy = 0.5 * barrier.log_determinant_ratio
+    return barrier.log_volume_ratio + math.log(_growth(-float(top[0]), friction) / (2 * math.pi)) + entropy
 
 
 def _growth(curvature: float, friction: float | None) -> float:
@@ -390,8 +413,8 @@ def _rate(kind: str, ratio: float, log_prefactor: float, warn: bool, others: tup
         )
     note = ""
     if flags:
-        # The radial free energy keeps what makes a network's orbits fail.
-        way = "`radial_rate`, or a simulation" if others else "`exit_time` for the exact time"
+        # The radial free energy keeps what makes a network's orbits fail, the capacity what makes soft modes fail.
+        way = "`radial_rate`, `capacity_rate` or a simulation" if others else "`exit_time` for the exact time"
         note = f"{kind}: {'; '.join(flags)}. Use {way}."
         if warn:
             warnings.warn(note, ValidityWarning, stacklevel=4)

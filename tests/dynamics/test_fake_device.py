@@ -119,6 +119,10 @@ PROCESSES["sgd, mlp, epochs"] = lambda device: SGD(
     mlp(), network_data(), lr=0.1, batch_size=3, sampler=ShuffledEpochs(), noise=NOISE, device=device
 )
 PROCESSES["langevin, mlp"] = lambda device: langevin(mlp(), device)
+PROCESSES["langevin, mlp between functions"] = lambda device: langevin(
+    mlp().between_functions(np.zeros((8, 2)), network_data().y, data=finite(np.ones((8, 2)), np.ones((8, 2)))), device
+)
+PROCESSES["minibatch, mlp"] = lambda device: minibatch(mlp(), network_data(), device)
 FIVE = np.arange(5)
 CHANGES: dict[str, dict[str, Any]] = {
     "momentum": {"optimizer": Momentum(0.9, dampening=0.1)},

@@ -154,3 +154,68 @@ def test_what_is_left_to_torch() -> None:
     assert blind is not None
     assert blind.takes(None)
     assert not blind.takes(Watch(Region(0.5)))
+
+
+OTHER = finite(np.random.default_rng(3).normal(size=(CHUNK + 3, 3)), np.zeros((CHUNK + 3, 2)))
+
+
+def in_function_space(process: SGD, *, other: bool) -> SGD:
+    """The same process, with an order parameter between two functions on its own samples or on others."""
+    model = process.model
+    assert isinstance(model, MLP)
+    here = start(process, 1)[0]
+    return process.replace(model=model.between(0.5 * here, -2.0 * here, data=OTHER if other else None))
+
+
+@pytest.mark.parametrize("dtype", [F64, F32], ids=["double", "single"])
+def test_order_parameters_in_function_space(dtype: torch.dtype) -> None:
+    """Hits and highest scores are torch's, for whatever samples functions are compared on."""
+    for number, sampler in enumerate(SAMPLERS.values()):
+        process = in_function_space(sgd(Tanh(), bool(number % 2), sampler, dtype=dtype), other=number > 1)
+        assert isinstance(process._kernel, NetworkKernel)
+        begin = process.start(17, seed=4, point=start(process, 17))
+        first, middle = (
+            float(process.order_parameters(theta).median())
+            for theta in (begin.theta, process.advance(begin, 50)[0].theta)
+        )
+        # Off the replica in the middle, where rounding would decide
+        watch = Watch(Region(first + 0.97 * (middle - first), above=middle > first))
+        (end, record), (own, expected) = (p.advance(begin, 100, watch) for p in (process, process.on_torch()))
+        tolerance = 1e-10 if dtype == F64 else 2e-5
+        torch.testing.assert_close(end.theta, own.theta, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(record.best, expected.best, rtol=tolerance, atol=tolerance)
+        assert (record.hit_step > 0).any()
+        assert dtype == F32 or torch.equal(record.hit_step, expected.hit_step)
+
+
+def test_bridges_in_function_space() -> None:
+    model = network(Tanh(), True)
+    here = np.random.default_rng(2).normal(size=model.n_parameters) * 0.3
+    model = model.between(0.5 * here, 2.0 * here, data=OTHER)
+    records = []
+    for fused in (True, False):
+        process = Langevin(model, temperature=0.02, dt=0.05, integrator=Fused(compiled=fused))
+        begin = process.start(21, seed=1, point=here)
+        records.append(process.advance(begin, 60, Watch(target(process, 0.05), bridge=True))[1])
+    assert torch.equal(records[0].hit_step, records[1].hit_step)
+    assert (records[0].hit_step > 0).any()
+
+
+def test_nothing_is_asked_of_features_that_nobody_watches() -> None:
+    """Labels that no linear map explains: SGD runs, and a watch in function space does."""
+    x = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    data = finite(x, x[:, :1] ** 2)
+    model = MLP.from_data(data, (3,), Quadratic(), weight_decay=0.1)
+    process = SGD(model, data, lr=0.1, batch_size=2)
+    process.advance(process.start(3, seed=0), 5)
+    watched = process.replace(model=model.between_functions(0 * data.y, data.y))
+    assert watched.advance(watched.start(3, seed=0), 5, Watch(Region(0.5)))[1].best.tolist() == [0.0] * 3
+
+
+def test_online_training_may_be_watched_on_a_probe() -> None:
+    model = MLP((3, 5, 4, 2), Tanh(), weight_decay=0.1, teacher_matrix=[1.0, 0.7], input_variance=0.8)
+    here = np.random.default_rng(2).normal(size=model.n_parameters) * 0.3
+    process = SGD(model.between(0.5 * here, -2.0 * here, data=OTHER), teacher(label_noise=0.2), lr=0.02, batch_size=5)
+    begin, watch = process.start(3, seed=0, point=here), Watch(Region(10.0))
+    best = [p.advance(begin, 20, watch)[1].best for p in (process, process.on_torch())]
+    torch.testing.assert_close(best[0], best[1], rtol=1e-10, atol=1e-10)

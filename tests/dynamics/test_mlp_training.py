@@ -1,5 +1,7 @@
 """Nonlinear networks under the processes of linear ones: SGD from samples, Langevin, escapes, observables."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from kramers_grok.core.noise import activation_noise, per_sample
 from kramers_grok.core.region import Region
 from kramers_grok.core.schedules import Linear
 from kramers_grok.dynamics.langevin import Fused, Langevin
-from kramers_grok.dynamics.minibatch_sde import Minibatches
+from kramers_grok.dynamics.minibatch_sde import Minibatches, MinibatchSDE
 from kramers_grok.dynamics.noise_temperature import gradient_noise_temperature
 from kramers_grok.dynamics.observables import LayerNorms, Loss, OrderParameters, Rank, trace
 from kramers_grok.dynamics.optimizers import AdamW
@@ -153,6 +155,51 @@ def test_a_sweep_runs() -> None:
     assert m[0] > m[1] > 0.1 > abs(m[2])
 
 
+class Unweighted:
+    """A model of samples without weights."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "weighted_gradient":
+            raise AttributeError(name)
+        return getattr(MODEL, name)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.01])
+def test_identity_has_the_linear_networks_minibatch_noise(temperature: float) -> None:
+    """In the diffusion limit: weights of samples there, fluctuations of second moments here, on the same noise."""
+    linear = DeepLinearNetwork.from_data(DATA, (4, 3), weight_decay=0.1)
+    mlp = MLP.from_data(DATA, (4, 3), Identity(), weight_decay=0.1)
+    ends = []
+    for model in (linear, mlp):
+        process = Langevin(model, temperature=temperature, dt=0.05, minibatch=Minibatches(DATA, 0.05))
+        ends.append(process.advance(process.start(5, seed=2, point=np.full(linear.n_parameters, 0.4)), 40)[0].theta)
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-11, atol=1e-13)
+    assert float((ends[0][0] - ends[0][1]).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("sampler", [WithReplacement(), WithoutReplacement()], ids=repr)
+def test_a_step_of_the_diffusion_limit_has_the_batches_mean_and_covariance(sampler: Sampler) -> None:
+    """Exactly: a step is affine in its normal numbers; batches' gradients are counted one sample at a time."""
+    sgd = process(sampler, batch_size=3, noise=None)
+    minibatch = Minibatches.of(sgd)
+    sde = MinibatchSDE(MODEL, minibatch, 0.0, torch.empty(0, dtype=torch.float64))
+    n, lr = sde.n_channels, sgd.dt
+    assert n == DATA.n_samples
+    theta = torch.from_numpy(THETA)[None]
+    channels = torch.cat([torch.zeros(1, n, dtype=torch.float64), torch.eye(n, dtype=torch.float64)])
+    moved = sde.step(theta.expand(n + 1, -1), lr, channels).numpy()
+    columns = (moved[1:] - moved[0]).T
+    x, y = (torch.from_numpy(a).unsqueeze(1) for a in (DATA.x, DATA.y))
+    gradients = MODEL.sample_gradient(theta.expand(n, -1), x, y).numpy()
+    centred = gradients - gradients.mean(axis=0)
+    mean = THETA - lr * (gradients.mean(axis=0) + 0.1 * THETA)
+    factor = (n - 3) / (n - 1) if isinstance(sampler, WithoutReplacement) else 1.0
+    np.testing.assert_allclose(moved[0], mean, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(
+        columns @ columns.T, lr**2 / 3 * factor * centred.T @ centred / n, rtol=1e-10, atol=1e-17
+    )
+
+
 def test_refusals() -> None:
     with pytest.raises(InvalidParameterError, match=r"nonlinear model \(MLP\).*`population\(\)`.*\n.*teacher"):
         SGD(MODEL, population(), lr=0.1)
@@ -166,5 +213,9 @@ def test_refusals() -> None:
         SGD(MODEL, finite(X, X[:, :1]), lr=0.1)
     with pytest.raises(InvalidParameterError, match="`activation_noise` is given for a MLP"):
         SGD(MODEL, DATA, lr=0.1, activation_noise=activation_noise(std=0.1))
-    with pytest.raises(InvalidParameterError, match="expected a linear network"):
-        Langevin(MODEL, temperature=0.1, dt=0.1, minibatch=Minibatches(DATA, 0.02))
+    with pytest.raises(InvalidParameterError, match="an online teacher's"):
+        Langevin(ONLINE, temperature=0.1, dt=0.1, minibatch=Minibatches(teacher(label_noise=0.1), 0.02))
+    with pytest.raises(InvalidParameterError, match="other data"):
+        Langevin(MODEL, temperature=0.1, dt=0.1, minibatch=Minibatches(finite(X[:5], DATA.y[:5]), 0.02))
+    with pytest.raises(InvalidParameterError, match="without `weighted_gradient`"):
+        Langevin(Unweighted(), temperature=0.1, dt=0.1, minibatch=Minibatches(DATA, 0.02))

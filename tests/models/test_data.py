@@ -15,6 +15,7 @@ from kramers_grok.models.data import (
     digits,
     finite,
     linear_teacher_data,
+    modular_addition,
     population,
     subsample,
     teacher,
@@ -158,3 +159,36 @@ def test_whitened_samples_make_a_white_network() -> None:
         linear_teacher_data([2.0, 1.0, 0.5], n_samples=2, label_noise=0.3, seed=4, whiten=True)
     with pytest.raises(InvalidParameterError, match="`matrix` = array of shape"):
         linear_teacher_data(np.ones((2, 2, 2)), n_samples=2, label_noise=0.3, seed=4)
+
+
+@pytest.mark.parametrize("p", [2, 5, 11])
+def test_modular_addition(p: int) -> None:
+    train, test = modular_addition(p, 0.6, seed=2, center=False)
+    assert train.n_samples == round(0.6 * p * p)
+    x, y = (np.concatenate([getattr(part, name) for part in (train, test)]) for name in "xy")
+    a, b, total = x[:, :p].argmax(axis=1), x[:, p:].argmax(axis=1), y.argmax(axis=1)
+    assert len(set(zip(a.tolist(), b.tolist(), strict=True))) == p * p  # all pairs, each once
+    assert ((a + b) % p == total).all()
+    assert (x.sum(axis=1) == 2).all()
+    assert (y.sum(axis=1) == 1).all()
+    assert set(np.unique(np.concatenate([x, y], axis=1))) == {0.0, 1.0}
+    # centred labels: no linear map of the inputs knows anything of the sum
+    centred = modular_addition(p, 0.6, seed=2)
+    labels = np.concatenate([part.y for part in centred])
+    np.testing.assert_allclose(labels, y - 1 / p, atol=1e-15)
+    np.testing.assert_allclose(labels.T @ x, 0.0, atol=1e-12)
+
+
+def test_splits_of_modular_addition() -> None:
+    few, many = (modular_addition(7, fraction, seed=4).train for fraction in (0.3, 0.7))
+    np.testing.assert_array_equal(few.x, many.x[: few.n_samples])
+    assert not np.array_equal(few.x, modular_addition(7, 0.3, seed=5).train.x)
+    few_pairs = "expected at least half a pair of 25"
+    for p, fraction, message in (
+        (1, 0.5, "`p` = 1, expected an integer >= 2"),
+        (5, 1.0, "`train_fraction` = 1.0"),
+        (5, 0.01, f"`train_fraction` = 0.01, {few_pairs}"),
+        (5, 0.99, f"`train_fraction` = 0.99, {few_pairs}"),
+    ):
+        with pytest.raises(InvalidParameterError, match=message):
+            modular_addition(p, fraction, seed=0)

@@ -157,6 +157,53 @@ def test_a_teacher_and_a_probe() -> None:
     assert not isinstance(mlp.linear, SampleModel)
 
 
+def test_an_order_parameter_in_function_space() -> None:
+    """Its definition, on the network's samples and on others; blind to permutations and, for tanh, signs of units."""
+    mlp = made(11, (3, 4, 2), Tanh(), biases=False)
+    a, b, c = normal(12, 3, mlp.n_parameters)
+    first, second = c[:12].reshape(4, 3), c[12:].reshape(2, 4)
+    order, signs = torch.tensor([2, 0, 3, 1]), torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=F64)
+    same = torch.cat([(signs[:, None] * first[order]).flatten(), (second[:, order] * signs).flatten()])
+    other = finite(normal(13, 5, 3).numpy(), normal(14, 5, 2).numpy())
+    for data in (None, other):
+        line = mlp.between(a, b, data=data)
+        found = line.order_parameters(torch.stack([a, b, c, same]))
+        assert found.shape == (4, 1)
+        x = torch.from_numpy((data or mlp.required_data()).x)
+        low, high, here = (outputs(mlp, t, x) for t in (a, b, c))
+        expected = ((here - low) * (high - low)).sum() / (high - low).square().sum()
+        torch.testing.assert_close(found[2, 0], expected, rtol=1e-12, atol=0)
+        torch.testing.assert_close(found[3], found[2], rtol=1e-12, atol=0)
+        assert found[:2, 0].tolist() == [0.0, pytest.approx(1.0, rel=1e-14)]
+        given = mlp.between_functions(low, high, data=data)
+        torch.testing.assert_close(given.order_parameters(c[None]), found[2:3], rtol=1e-12, atol=0)
+    assert mlp.order_parameters(c[None]).shape == (1, 2)  # it is as it was
+    assert line.order_parameters(c[None].narrow(0, 0, 0)).shape == (0, 1)
+    for dtype in (F64, torch.float32):
+        theta = normal(15, 40, mlp.n_parameters).to(dtype)
+        for part in (slice(0, 1), slice(3, 10), slice(17, 40)):
+            assert torch.equal(line.order_parameters(theta[part]), line.order_parameters(theta)[part])
+
+
+def test_what_no_function_space_can_tell_apart() -> None:
+    mlp = made(11, (3, 4, 2), Tanh(), biases=False)
+    a = normal(12, mlp.n_parameters)
+    with pytest.raises(InvalidParameterError, match=r"same function.*\n.*two different minima"):
+        mlp.between(a, a)
+    with pytest.raises(InvalidParameterError, match=r"`references` = .*outputs of shape \(7, 2\)"):
+        mlp.between_functions(np.zeros((7, 3)), np.ones((7, 3)))
+    with pytest.raises(InvalidParameterError, match="one shape"):
+        mlp.between_functions(np.zeros((7, 2)), np.ones((6, 2)))
+    with pytest.raises(InvalidParameterError, match="3 inputs"):
+        mlp.between_functions(np.zeros((5, 2)), np.ones((5, 2)), data=finite(np.ones((5, 2)), np.ones((5, 2))))
+    blind = MLP((2, 3, 2), Tanh(), weight_decay=0.1, teacher_matrix=[2.0, 1.0])
+    with pytest.raises(InvalidParameterError, match="means over data"):
+        blind.between(np.zeros(12), np.ones(12))
+    probe = finite(normal(0, 5, 2).numpy(), np.zeros((5, 2)))
+    line = blind.between(np.zeros(12), np.ones(12), data=probe)
+    assert line.order_parameters(torch.ones(1, 12, dtype=F64)).item() == pytest.approx(1.0)
+
+
 def test_refusals() -> None:
     data = finite([[1.0, 0.0], [0.0, 1.0]], [1.0, 2.0])
     with pytest.raises(InvalidParameterError, match="at least one hidden layer"):

@@ -16,13 +16,13 @@ from scipy.special import ive
 
 from kramers_grok.core.barrier import OrbitBarrier
 from kramers_grok.core.exceptions import InvalidParameterError, NoBarrierError
+from kramers_grok.core.saddle_validity import orbit_flags
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.theory import mode_states
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 from kramers_grok.theory.orbits import log_pair_gram, orbit_dimension
 from kramers_grok.theory.rates import eyring_kramers_rate
 from kramers_grok.theory.saddle_blocks import Channel, pair_block, pair_spectrum, pair_tangents
-from kramers_grok.theory.saddle_validity import orbit_flags
 from kramers_grok.theory.saddles import MatrixNetwork, StationaryPoint
 
 

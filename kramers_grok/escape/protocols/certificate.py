@@ -13,9 +13,7 @@ certificate's margin (usually several powers of ten) can bear.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -26,14 +24,14 @@ from torch import Tensor
 
 from kramers_grok.dynamics.batching import Data
 from kramers_grok.dynamics.sgd import SGD
+from kramers_grok.landscape.hessian import Gradient, hessian, hessian_products
+from kramers_grok.landscape.symmetry import symmetry_of
 from kramers_grok.models.base import BatchModel, SampleModel
 from kramers_grok.models.data import FiniteData
-from kramers_grok.models.deep_linear import DeepLinearNetwork
 
-__all__ = ["DENSE_LIMIT", "Certificate", "Gradient", "certify", "full_gradient", "hessian", "stable_lr", "symmetries"]
+__all__ = ["DENSE_LIMIT", "Certificate", "certify", "full_gradient", "stable_lr", "symmetries"]
 
 Array = NDArray[np.float64]
-Gradient = Callable[[Tensor], Tensor]
 
 #: Parameters up to which the whole Hessian is computed; beyond, its ends by Lanczos' iteration.
 DENSE_LIMIT = 500
@@ -125,45 +123,9 @@ def symmetries(model: BatchModel | SampleModel, theta: Tensor) -> Tensor:
     """Generators of the symmetries that leave a model's loss alone, shape (replica, generator, parameter).
 
     For matrix networks they are the rotations of each hidden layer's units, W_l → R W_l and W_{l+1} → W_{l+1} Rᵀ;
-    other models have none that are continuous.
+    networks with an activation function have none that are continuous.
     """
-    if not isinstance(model, DeepLinearNetwork):
-        return theta.new_zeros((len(theta), 0, theta.shape[1]))
-    layers = model.layers(theta)
-    rows = []
-    for level, width in enumerate(model.widths[1:-1]):
-        for i, j in combinations(range(width), 2):
-            moved = [torch.zeros_like(w) for w in layers]
-            moved[level][:, i], moved[level][:, j] = layers[level][:, j], -layers[level][:, i]
-            moved[level + 1][:, :, i] = layers[level + 1][:, :, j]
-            moved[level + 1][:, :, j] = -layers[level + 1][:, :, i]
-            rows.append(torch.cat([m.flatten(1) for m in moved], dim=1))
-    return torch.stack(rows, dim=1) if rows else theta.new_zeros((len(theta), 0, theta.shape[1]))
-
-
-def _products(gradient: Gradient, theta: Tensor, vectors: Tensor) -> Tensor:
-    """Hessian at `theta` (parameter,) times each row of `vectors`, by automatic differentiation of the gradient."""
-    points = theta.expand(len(vectors), -1).clone()
-    return _directional(gradient, points, vectors.contiguous())
-
-
-def _directional(gradient: Gradient, points: Tensor, directions: Tensor) -> Tensor:
-    """Hessian times direction, row by row: the derivative of gradient · direction, the Hessian being symmetric."""
-    with torch.enable_grad():
-        at = points.detach().requires_grad_(True)
-        along = (gradient(at) * directions).sum()
-        (derivative,) = torch.autograd.grad(along, at)
-    return derivative.detach()
-
-
-def hessian(gradient: Gradient, theta: Tensor) -> Tensor:
-    """Hessians at each row of `theta` by automatic differentiation, shape (replica, parameter, parameter)."""
-    size = theta.shape[1]
-    eye = torch.eye(size, dtype=theta.dtype)
-    points = theta.repeat_interleave(size, dim=0)
-    rows = _directional(gradient, points, eye.repeat(len(theta), 1))
-    matrices = rows.reshape(len(theta), size, size)
-    return 0.5 * (matrices + matrices.transpose(1, 2))
+    return symmetry_of(model).tangents(theta)
 
 
 def _zero_modes(model: BatchModel | SampleModel, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,6 +164,7 @@ def certify(
     Examples
     --------
     >>> from kramers_grok.models.data import population
+    >>> from kramers_grok.models.deep_linear import DeepLinearNetwork
     >>> network = DeepLinearNetwork((2, 3, 3, 2), [2.0, 1.0], weight_decay=0.1)
     >>> descent = SGD(network, population(), lr=0.1)
     >>> theta = torch.stack([network.ordered_state([0]), network.ordered_state([1])])
@@ -243,7 +206,7 @@ def _lanczos(gradient: Gradient, theta: Tensor, basis: Tensor) -> tuple[Tensor, 
     def multiply(vector: Array) -> Array:
         v = torch.from_numpy(np.array(vector, dtype=np.float64).reshape(-1))
         v = v - zero @ (zero.T @ v)
-        w = _products(gradient, point, v[None])[0]
+        w = hessian_products(gradient, point, v[None])[0]
         return np.asarray((w - zero @ (zero.T @ w)).numpy())
 
     size = len(point)
@@ -258,7 +221,7 @@ def _lanczos(gradient: Gradient, theta: Tensor, basis: Tensor) -> tuple[Tensor, 
         dtype=np.float64,
     )
     low = float(eigsh(shifted, which="SA", tol=_LANCZOS_TOLERANCE, **ends)[0])
-    residual = _products(gradient, point, zero.T).norm(dim=1).max() if zero.shape[1] else torch.tensor(0.0)
+    residual = hessian_products(gradient, point, zero.T).norm(dim=1).max() if zero.shape[1] else torch.tensor(0.0)
     return (
         torch.tensor([low], dtype=torch.float64),
         torch.tensor([high], dtype=torch.float64),
@@ -282,6 +245,7 @@ def stable_lr(process: SGD, theta: Tensor, fraction: float = 0.5) -> float:
     Examples
     --------
     >>> from kramers_grok.models.data import population
+    >>> from kramers_grok.models.deep_linear import DeepLinearNetwork
     >>> network = DeepLinearNetwork((2, 3, 3, 2), [2.0, 1.0], weight_decay=0.1)
     >>> descent = SGD(network, population(), lr=1e-3)
     >>> print(f"{stable_lr(descent, network.ordered_state([0, 1])):.2f}")

@@ -25,12 +25,18 @@ from kramers_grok.dynamics.optimizers import GradientDescent
 from kramers_grok.dynamics.sampling import FullBatch
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.protocols.certificate import Certificate, certify, full_gradient
+from kramers_grok.escape.protocols.quasi_newton import finish
+from kramers_grok.landscape.flow import FLOW_LIMIT, follow
+from kramers_grok.landscape.hessian import Gradient
+from kramers_grok.landscape.surface import Surface
 from kramers_grok.models.data import FiniteData, Population
 
 __all__ = ["Settling", "settle", "sweep"]
 
 Array = NDArray[np.float64]
 _GROWTH = 1.5
+_FLOW_STEPS = 40  # to the bottom of a minimum that descent has all but reached
+_DEEPER = 1e-4  # of the tolerance, for a certificate
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,23 @@ class Settling:
     bisections : int
         How often the step in which something jumped is halved, from the state before it.
     smallest_jump : float
-        Change of an order parameter between two values that counts as a jump, if it is also more than half of it.
+        Change of an order parameter between two values that counts as a jump, if it is also more than `smallest_share`
+        of it.
     first_check : int
         Steps before the gradient is looked at for the first time.
+    smallest_share : float
+        Part of the larger of the two order parameters that a jump has to be, besides. 0 also counts features that are
+        lost in several steps.
     kick : float
         Standard deviation of random weights added once at every value, before descent [weight]. Without them what has
         decayed for long is 0 to rounding, where descent stays on a saddle for ever.
+    quasi_newton : bool
+        Whether each stretch of descent begins with the attempt to finish it by a quasi-Newton iteration, which is kept
+        only if no order parameter moved by `smallest_jump` on the way
+        (`kramers_grok.escape.protocols.quasi_newton`); ``steps`` does not count its steps. For networks whose loss has
+        nearly flat directions, as broken rotations of hidden units. The gradient flow, followed with whole Hessians,
+        takes points to the bottom before they are certified: a loose `tolerance`, as 1e-4, will do up to some hundred
+        weights (`kramers_grok.landscape.flow.FLOW_LIMIT`).
 
     Raises
     ------
@@ -73,11 +90,14 @@ class Settling:
     smallest_jump: float = 0.05
     first_check: int = 32
     kick: float = 0.0
+    smallest_share: float = 0.5
+    quasi_newton: bool = False
 
     def __post_init__(self) -> None:
         for name in ("tolerance", "scale", "smallest_jump"):
             object.__setattr__(self, name, checks.positive(name, getattr(self, name)))
-        object.__setattr__(self, "kick", checks.non_negative("kick", self.kick))
+        for name in ("kick", "smallest_share"):
+            object.__setattr__(self, name, checks.non_negative(name, getattr(self, name)))
         for name, least in (("max_steps", 1), ("first_check", 1), ("certify_every", 0), ("bisections", 0)):
             object.__setattr__(self, name, checks.positive_int(name, getattr(self, name), minimum=least))
 
@@ -129,11 +149,43 @@ def settle(process: SGD, theta: Tensor, settling: Settling, *, seed: int = 0) ->
     norm = _norm(gradient(_plain(state.theta)))
     chunk = settling.first_check
     while norm.max() > threshold and state.step < settling.max_steps:
+        if settling.quasi_newton:
+            finished = finish(process, _plain(state.theta), threshold=threshold, leash=settling.smallest_jump)
+            if finished is not None:
+                return finished.to(state.theta), _norm(gradient(finished)), state.step
         state, _ = process.advance(state, min(chunk, settling.max_steps - state.step))
         norm = _norm(gradient(_plain(state.theta)))
         _check(norm, state.step, process)
         chunk = int(_GROWTH * chunk)
     return state.theta, norm, state.step
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """The energy whose gradient descent goes down, for `follow`."""
+
+    process: SGD
+    whole: Gradient
+
+    @property
+    def n_parameters(self) -> int:
+        return self.process.model.n_parameters
+
+    def energy(self, theta: Tensor) -> Tensor:
+        raise NotImplementedError  # the flow asks for gradients only
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        return self.whole(theta)
+
+    def order_parameters(self, theta: Tensor) -> Tensor:
+        return self.process.order_parameters(theta)
+
+
+def _to_the_bottom(process: SGD, theta: Tensor, threshold: float) -> Tensor:
+    """End of the gradient flow from one point, shape (1, parameter)."""
+    surface = Surface(_Whole(process, full_gradient(process)))
+    path = follow(surface, _plain(theta)[0].numpy(), tolerance=threshold, max_steps=_FLOW_STEPS)
+    return torch.from_numpy(path.end[None].copy()).to(theta)
 
 
 def sweep(
@@ -210,19 +262,24 @@ class _Walk:
         every = self.settling.certify_every
         for number, decay in enumerate(decays):
             examine = bool(every) and number % every == 0
-            here = self.visit(decay, points[-1].theta if points else theta, examine)
-            for _ in range(self.settling.bisections):
-                if not points or not self.jumps(points[-1], here).any():
-                    break
-                middle = self.visit((points[-1].weight_decay * here.weight_decay) ** 0.5, points[-1].theta, examine)
-                if self.jumps(points[-1], middle).any():
-                    here = middle
-                else:
-                    points.append(middle)
-            points.append(here)
-            if here.weight_decay != decay:  # what fell in between was left behind at its own value
-                points.append(self.visit(decay, here.theta, examine))
+            while not points or points[-1].weight_decay != decay:
+                points += self.towards(decay, points[-1] if points else None, theta, examine)
         return points
+
+    def towards(self, decay: float, last: _Point | None, theta: Tensor, examine: bool) -> list[_Point]:
+        """Visit a value; where something jumps on the way, halve the way and end behind the first jump."""
+        here = self.visit(decay, theta if last is None else last.theta, examine)
+        passed: list[_Point] = []
+        for _ in range(self.settling.bisections):
+            if last is None or not self.jumps(last, here).any():
+                break
+            middle = self.visit((last.weight_decay * here.weight_decay) ** 0.5, last.theta, examine)
+            if self.jumps(last, middle).any():
+                here = middle
+            else:
+                last = middle
+                passed.append(middle)
+        return [*passed, here]
 
     def visit(self, decay: float, theta: Tensor, examine: bool) -> _Point:
         """Settle at a value; where the certificate finds a way down, take it."""
@@ -252,9 +309,20 @@ class _Walk:
     def certified(self, point: _Point) -> _Point:
         if point.certificate is not None:
             return point
+        if self.settling.quasi_newton and point.settled and self.process.model.n_parameters <= FLOW_LIMIT:
+            point = self._deeper(point)
         gradient = full_gradient(self.process, point.weight_decay)
         found = certify(gradient, self.process.model, point.theta, scale=self.settling.scale)
         return replace(point, certificate=found)
+
+    def _deeper(self, point: _Point) -> _Point:
+        """The same minimum to a smaller gradient; the point itself if the flow leads elsewhere."""
+        process = self.process.replace(weight_decay=point.weight_decay)
+        threshold = _DEEPER * self.settling.tolerance * point.weight_decay * self.settling.scale
+        theta = _to_the_bottom(process, point.theta, threshold)
+        norm = _norm(full_gradient(process)(_plain(theta)))
+        deeper = self._point(process, theta, norm, point.steps)
+        return point if self.jumps(point, deeper).any() else deeper
 
     @staticmethod
     def _at_saddle(point: _Point) -> bool:
@@ -273,12 +341,16 @@ class _Walk:
         """Which features jump between two points."""
         one, two = np.abs(before.order_parameters), np.abs(after.order_parameters)
         change = np.abs(after.order_parameters - before.order_parameters)
-        return np.asarray((change > self.settling.smallest_jump) & (change > 0.5 * np.maximum(one, two)))
+        share = self.settling.smallest_share
+        return np.asarray((change > self.settling.smallest_jump) & (change > share * np.maximum(one, two)))
 
     def dataset(self, points: list[_Point]) -> xr.Dataset:
         n_features = len(points[0].order_parameters)
         jump, lower, upper = (np.full(n_features, np.nan) for _ in range(3))
         pairs = [self.jumps(*pair) for pair in pairwise(points)]
+        for i, found in enumerate(pairs):
+            if found.any():
+                points[i] = self.certified(points[i])
         for k in range(n_features):
             first = next((i for i, found in enumerate(pairs) if found[k]), None)
             if first is None:

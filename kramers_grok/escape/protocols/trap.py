@@ -29,6 +29,7 @@ from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.models.diagonal import DiagonalNetwork
 from kramers_grok.models.layers import LayeredModel, layers_of
 from kramers_grok.models.mlp import MLP
+from kramers_grok.models.module import ModuleModel
 
 __all__ = ["Trap", "prepare_trap", "release_seed", "trap_and_release", "without_noise"]
 
@@ -304,8 +305,14 @@ def _unused(process: SGD, theta: Tensor, rank: int) -> Array:
 
 
 def _singular_values(process: SGD, count: int) -> Array:
-    """σ_k of every order parameter; the largest one for models that do not know theirs, 1 without a teacher."""
-    model = process.model.linear if isinstance(process.model, MLP) else process.model
+    """σ_k of every order parameter; the largest one for models that do not know theirs, 1 without a teacher.
+
+    In function space m itself is 1 where the target is computed.
+    """
+    model = process.model
+    if isinstance(model, ModuleModel) or (isinstance(model, MLP) and model.own_readout is not None):
+        return np.ones(count)
+    model = model.linear if isinstance(model, MLP) else model
     if isinstance(model, DeepLinearNetwork):
         try:
             return np.asarray(model.singular_values)

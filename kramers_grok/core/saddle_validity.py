@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kramers_grok.core import checks
-from kramers_grok.core.barrier import OrbitBarrier
+
+if TYPE_CHECKING:
+    from kramers_grok.core.barrier import OrbitBarrier
 
 __all__ = ["ORBIT_WIDTH", "SOFT_MODE", "TRAP_WIDENING", "orbit_flags"]
 

@@ -1,0 +1,1 @@
+"""Barriers of networks without a closed form: minima, paths between them, saddles and their certificates."""
