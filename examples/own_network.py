@@ -19,10 +19,6 @@ import torch
 from torch import nn
 
 import kramers_grok as kg
-from kramers_grok.landscape.barriers import find_barrier
-from kramers_grok.landscape.capacity import capacity_rate
-from kramers_grok.landscape.points import find_minima
-from kramers_grok.models.module import ModuleModel
 
 # %%
 # What you bring
@@ -36,7 +32,7 @@ with torch.random.fork_rng():  # modules draw their first weights from torch's g
     )
 x = np.random.default_rng(0).normal(size=(24, 2))
 data = kg.finite(x, np.tanh(2 * x[:, :1] - x[:, 1:]))
-model = ModuleModel(net, data=data, weight_decay=0.1, loss=nn.SmoothL1Loss())
+model = kg.ModuleModel(net, data=data, weight_decay=0.1, loss=nn.SmoothL1Loss())
 
 # %%
 # What you ask
@@ -48,13 +44,13 @@ model = ModuleModel(net, data=data, weight_decay=0.1, loss=nn.SmoothL1Loss())
 
 def main(out: Path | None = None) -> dict[str, float]:
     """Find, predict, simulate; print all of it and draw the barrier and the survival of the trapped networks."""
-    learned, trap = find_minima(model, n_starts=12, seed=0)[:2]  # the lowest first
-    barrier = find_barrier(model, trap, learned)
-    temperature = barrier.height / 4
-    predicted = capacity_rate(barrier, temperature, seed=0)
+    learned, trap = kg.find_minima(model, n_starts=12, seed=0)[:2]  # the lowest first
+    barrier = kg.find_barrier(model, trap, learned)
+    temperature = barrier.height / 6
+    predicted = kg.capacity_rate(barrier, temperature, seed=0)
     harmonic = kg.eyring_kramers_rate(barrier, temperature, warn=False)
     run = kg.first_passage(
-        kg.Langevin(barrier.model, temperature=temperature, dt=0.4),
+        kg.Langevin(barrier.model, temperature=temperature, dt=0.8),
         target=kg.beyond(barrier), start=barrier.minimum, n_replicas=256, max_time=3 * predicted.mean_time, seed=0,
     )  # fmt: skip
     measured = kg.mean_exit_time(run)

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError, NoBarrierError, UncertifiedError
 from kramers_grok.landscape.numerical_barrier import NumericalBarrier, barrier_over
-from kramers_grok.landscape.points import StationaryPoint, classify, find_minimum
+from kramers_grok.landscape.points import StationaryPoint, classify, find_minimum, same_state
 from kramers_grok.landscape.saddles import (
     SaddleCertificate,
     refine_saddle,
     require_explained,
-    same_state,
 )
 from kramers_grok.landscape.string import Path, evenly, minimum_energy_path
 from kramers_grok.landscape.surface import PointLike, Surface

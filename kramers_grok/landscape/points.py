@@ -18,7 +18,7 @@ from kramers_grok.landscape.surface import DENSE_LIMIT, PointLike, Surface
 from kramers_grok.landscape.symmetry import Symmetry, symmetry_of
 from kramers_grok.models.base import Model
 
-__all__ = ["ZERO_MODE", "StationaryPoint", "classify", "find_minima", "find_minimum"]
+__all__ = ["ZERO_MODE", "StationaryPoint", "classify", "find_minima", "find_minimum", "same_state"]
 
 Array = NDArray[np.float64]
 
@@ -343,7 +343,7 @@ def find_minima(
     found: list[StationaryPoint] = []
     for start in (np.zeros(surface.size), *starts):
         point = find_minimum(model, _downhill(surface, start), tolerance=tolerance, symmetry=known)
-        if not any(_same(point, other, known) for other in found):
+        if not any(same_state(known, point, other, width) for other in found):
             found.append(point)
     return sorted(found, key=lambda point: point.energy)
 
@@ -358,6 +358,21 @@ def _downhill(surface: Surface, start: Array) -> Array:
     return np.asarray(result.x, dtype=np.float64)
 
 
-def _same(a: StationaryPoint, b: StationaryPoint, symmetry: Symmetry) -> bool:
-    close = abs(a.energy - b.energy) <= 1e-9 * (1.0 + abs(a.energy)) and a.n_zero_modes == b.n_zero_modes
-    return close and symmetry.same_up_to(a.theta, b.theta)
+def same_state(symmetry: Symmetry, a: StationaryPoint, b: StationaryPoint, length: float) -> bool:
+    """Whether two stationary points are one up to symmetries; `length` is that of the points around them.
+
+    Examples
+    --------
+    >>> from kramers_grok.models.activations import GELU
+    >>> from kramers_grok.models.data import finite
+    >>> from kramers_grok.models.mlp import MLP
+    >>> mlp = MLP.from_data(finite([[1.0], [-1.0]], [1.0, -1.0]), (2,), GELU(), weight_decay=2.0)
+    >>> a, b = (find_minimum(mlp, start) for start in ([0.3, 0.1, 0.2, 0.4], [0.2, 0.1, 0.5, 0.1]))
+    >>> same_state(symmetry_of(mlp), a, b, length=1.0)
+    True
+    """
+    if abs(a.energy - b.energy) > 1e-7 * (1.0 + abs(a.energy)):
+        return False
+    # The state in which all weights are 0 comes out as noise, no two weights of which are alike.
+    close = float(np.linalg.norm(a.theta - b.theta)) <= 1e-7 * max(length, float(np.linalg.norm(a.theta)))
+    return close or symmetry.same_up_to(a.theta, b.theta)

@@ -16,7 +16,7 @@ from kramers_grok.core import checks
 from kramers_grok.core.exceptions import UncertifiedError
 from kramers_grok.landscape.flow import follow
 from kramers_grok.landscape.krylov import lowest_modes
-from kramers_grok.landscape.points import StationaryPoint, arrived, classify, slide
+from kramers_grok.landscape.points import StationaryPoint, arrived, classify, same_state, slide
 from kramers_grok.landscape.surface import DENSE_LIMIT, PointLike, Surface
 from kramers_grok.landscape.symmetry import Symmetry, symmetry_of
 from kramers_grok.models.base import Model
@@ -26,7 +26,6 @@ __all__ = [
     "certify_saddle",
     "descend",
     "refine_saddle",
-    "same_state",
 ]
 
 Array = NDArray[np.float64]
@@ -319,12 +318,3 @@ def require_explained(point: StationaryPoint, name: str) -> None:
             "Use a weight decay > 0, fewer units, or `symmetry=` with the generators of the symmetry.",
             result=point,
         )
-
-
-def same_state(symmetry: Symmetry, a: StationaryPoint, b: StationaryPoint, length: float) -> bool:
-    """Whether two stationary points are one up to symmetries; `length` is that of the points around them."""
-    if abs(a.energy - b.energy) > 1e-7 * (1.0 + abs(a.energy)):
-        return False
-    # The state in which all weights are 0 comes out as noise, no two weights of which are alike.
-    close = float(np.linalg.norm(a.theta - b.theta)) <= 1e-7 * max(length, float(np.linalg.norm(a.theta)))
-    return close or symmetry.same_up_to(a.theta, b.theta)

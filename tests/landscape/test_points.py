@@ -9,6 +9,7 @@ from kramers_grok.landscape import flow
 from kramers_grok.landscape.flow import follow
 from kramers_grok.landscape.points import classify, find_minima, find_minimum
 from kramers_grok.landscape.surface import Surface
+from kramers_grok.models.activations import GELU
 from kramers_grok.models.base import SymbolicModel
 from kramers_grok.models.data import finite
 from kramers_grok.models.deep_linear import DeepLinearNetwork
@@ -119,3 +120,11 @@ def test_shapes_are_checked(small_tanh: MLP) -> None:
         find_minimum(small_tanh, np.zeros((3, 10)))
     with pytest.raises(InvalidParameterError, match="`n_starts`"):
         find_minima(small_tanh, n_starts=0, seed=0)
+
+
+def test_the_unlearned_state_is_found_once() -> None:
+    # Its weights are 0 up to rounding, and no two roundings are copies of each other.
+    x = np.random.default_rng(0).normal(size=(8, 2))
+    gelu = MLP.from_data(finite(x, x[:, :1]), (2, 2), GELU(), weight_decay=0.3)
+    found = find_minima(gelu, n_starts=12, seed=0, scale=0.5)
+    assert [np.linalg.norm(point.theta) < 1e-6 for point in found].count(True) == 1
