@@ -50,3 +50,14 @@ def test_nothing_is_loaded_before_it_is_needed() -> None:
         "assert not {'matplotlib', 'scipy.stats', 'dask', 'sklearn'} & set(loaded()), loaded()\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_comparing_and_drawing_need_no_torch() -> None:
+    program = (
+        "import sys, kramers_grok as kg\n"
+        "kg.exit_time, kg.compare, kg.error_budget, kg.choose_law, kg.plots, kg.read_study\n"
+        "assert 'torch' not in sys.modules\n"
+        "kg.find_barrier\n"
+        "assert 'torch' in sys.modules\n"  # the control
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

@@ -14,25 +14,26 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from kramers_grok.analysis.ladder import NetworkModel, System, feature_mode, ladder
+from kramers_grok.analysis.ladder import ClosedForm, NetworkModel, System, feature_mode, is_numerical, ladder
 from kramers_grok.analysis.rungs import Ladder, Setting
 from kramers_grok.analysis.survival import Estimate, estimate
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.region import Region
 from kramers_grok.core.schema import describe, package_version, validate_run
-from kramers_grok.landscape.numerical_barrier import NumericalBarrier
-from kramers_grok.landscape.path_noise import PathNoise
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 from kramers_grok.theory.gradient_noise import GaussianResidualVariance, finite_population_factor
-from kramers_grok.theory.minibatch import MinibatchNoise
+from kramers_grok.theory.minibatch import MinibatchNoise, PathNoise
 from kramers_grok.theory.saddles import MatrixNetwork
+
+if TYPE_CHECKING:
+    from kramers_grok.landscape.numerical_barrier import NumericalBarrier
 
 __all__ = ["BUDGET_COLUMNS", "budget_columns", "error_budget"]
 
@@ -220,11 +221,11 @@ def _own_noise(
     system: System, run: xr.Dataset, target: Region, configuration: Mapping[str, Any]
 ) -> MinibatchNoise | PathNoise | None:
     """Minibatch noise of an online teacher, which names its label noise, or of a numerical barrier's own data."""
-    if isinstance(system, NumericalBarrier):
+    if is_numerical(system):
         return _path_noise(system, run, configuration)
     if not {"label_noise", "lr", "batch_size"} <= set(run.coords):
         return None
-    mode = feature_mode(system, target)
+    mode = feature_mode(cast(ClosedForm, system), target)
     residual = GaussianResidualVariance(mode.singular_value, mode.input_variance, float(run["label_noise"]))
     return MinibatchNoise(float(run["lr"]) / float(run["batch_size"]), residual)
 
@@ -242,7 +243,7 @@ def _path_noise(barrier: NumericalBarrier, run: xr.Dataset, configuration: Mappi
 
 def _check_system(system: System, run: xr.Dataset) -> None:
     parameters: Any = system.theory if isinstance(system, NetworkModel) else system
-    if isinstance(system, NumericalBarrier):
+    if is_numerical(system):
         parameters = system.model
     elif not isinstance(parameters, Mode | DeepLinearChain | MatrixNetwork):
         raise checks.invalid(

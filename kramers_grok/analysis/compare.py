@@ -19,8 +19,7 @@ from kramers_grok.analysis.survival import Estimate, PredictedExit, SurvivalFunc
 from kramers_grok.core.exceptions import InvalidParameterError, TooFewEscapesError
 from kramers_grok.core.region import Region
 from kramers_grok.core.schema import VARIABLES, describe, package_version, validate_run
-from kramers_grok.landscape.path_noise import PathNoise
-from kramers_grok.theory.minibatch import MinibatchNoise
+from kramers_grok.theory.minibatch import MinibatchNoise, PathNoise
 
 __all__ = ["compare", "exit_time_table", "summary"]
 

@@ -8,21 +8,20 @@ therefore sum to the difference of the ends, whatever their accuracy.
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, cast, runtime_checkable
 
 import numpy as np
 from scipy.integrate import quad
 from scipy.special import ndtr
 
-from kramers_grok.analysis.numerical_ladder import numerical_ladder
 from kramers_grok.analysis.rungs import FIRST_ORDER, Ladder, Setting
 from kramers_grok.core.barrier import Barrier, OrbitBarrier
 from kramers_grok.core.exceptions import InvalidParameterError, ValidityWarning
 from kramers_grok.core.noise import per_sample
 from kramers_grok.core.region import Region
-from kramers_grok.landscape.numerical_barrier import NumericalBarrier
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 from kramers_grok.theory.discrete_chain import DiscreteExitTime, discrete_exit, discrete_exit_time, sgd_exit_time
 from kramers_grok.theory.exit_law import ExitTime
@@ -35,7 +34,10 @@ from kramers_grok.theory.rates import eyring_kramers_rate, multiplicative_kramer
 from kramers_grok.theory.saddles import MatrixNetwork
 from kramers_grok.theory.time_step import monitoring_shift
 
-__all__ = ["ClosedForm", "Ladder", "NetworkModel", "Setting", "System", "feature_mode", "ladder"]
+if TYPE_CHECKING:
+    from kramers_grok.landscape.numerical_barrier import NumericalBarrier
+
+__all__ = ["ClosedForm", "Ladder", "NetworkModel", "Setting", "System", "feature_mode", "is_numerical", "ladder"]
 
 
 @runtime_checkable
@@ -53,8 +55,14 @@ _EXACT = "exact, from the discrete chain's own equation"
 ClosedForm = Mode | DeepLinearChain | MatrixNetwork | NetworkModel
 """What has a theory of its own."""
 
-System = ClosedForm | NumericalBarrier
+System: TypeAlias = "ClosedForm | NumericalBarrier"
 """What a budget can be made for."""
+
+
+def is_numerical(system: Any) -> TypeGuard[NumericalBarrier]:
+    """Whether a barrier was found numerically; there is none before its module, which needs torch, is imported."""
+    module = sys.modules.get("kramers_grok.landscape.numerical_barrier")
+    return module is not None and isinstance(system, module.NumericalBarrier)
 
 
 def ladder(system: System, setting: Setting, target: Region) -> Ladder:
@@ -76,8 +84,15 @@ def ladder(system: System, setting: Setting, target: Region) -> Ladder:
     InvalidParameterError
         As in `exit_time`.
     """
-    if isinstance(system, NumericalBarrier):
+    if is_numerical(system):
+        from kramers_grok.analysis.numerical_ladder import numerical_ladder  # needs torch, which closed forms do not
+
         return numerical_ladder(system, setting, target)
+    return _closed(cast(ClosedForm, system), setting, target)
+
+
+def _closed(system: ClosedForm, setting: Setting, target: Region) -> Ladder:
+    """Rungs of a system with a theory of its own."""
     silent = setting.temperature == 0
     if silent and (setting.closed_noise is None or target.above or not isinstance(system, Mode)):
         note = "without a temperature only a mode that forgets by the noise of its data has a mean exit time"

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from numpy.typing import ArrayLike
 
 from kramers_grok.core import checks
-from kramers_grok.landscape.path_noise import PathNoise
 from kramers_grok.theory.discrete_chain import DiscreteExitTime
 from kramers_grok.theory.exit_law import ExitTime
-from kramers_grok.theory.minibatch import MinibatchNoise
+from kramers_grok.theory.minibatch import MinibatchNoise, PathNoise
 
 __all__ = ["FIRST_ORDER", "Ladder", "Setting"]
 

@@ -10,8 +10,6 @@ minimum-energy path with tangent t, and the escape quickens by
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,34 +19,13 @@ from kramers_grok.core import checks
 from kramers_grok.landscape.numerical_barrier import NumericalBarrier
 from kramers_grok.landscape.surface import Surface
 from kramers_grok.models.base import SampleModel
+from kramers_grok.theory.minibatch import PathNoise
 
-__all__ = ["PathNoise", "path_log_factor", "variance_along"]
+__all__ = ["path_log_factor", "variance_along"]
 
 Array = NDArray[np.float64]
 
 _ROWS = 8192  # images times samples whose gradients are held at once
-
-
-@dataclass(frozen=True)
-class PathNoise:
-    """Noise of minibatch SGD on a finite data set, for a numerical barrier.
-
-    Parameters
-    ----------
-    lr_over_batch : float
-        η/B [time/sample] of independent draws; for draws without replacement from N samples times (N − B)/(N − 1).
-
-    Examples
-    --------
-    >>> PathNoise(0.0125)
-    PathNoise(lr_over_batch=0.0125)
-    """
-
-    lr_over_batch: float
-
-    def __post_init__(self) -> None:
-        value = checks.non_negative("lr_over_batch", self.lr_over_batch, "it is lr/batch")
-        object.__setattr__(self, "lr_over_batch", value)
 
 
 def variance_along(barrier: NumericalBarrier) -> Array:

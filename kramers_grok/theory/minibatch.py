@@ -19,7 +19,7 @@ from kramers_grok.core import checks
 from kramers_grok.theory.deep_linear import Mode
 from kramers_grok.theory.gradient_noise import ResidualVariance
 
-__all__ = ["MinibatchNoise", "minibatch_log_factor"]
+__all__ = ["MinibatchNoise", "PathNoise", "minibatch_log_factor"]
 
 # Nodes of the quadrature: the integrand is a rational function without poles near the path.
 _NODES = 200
@@ -55,6 +55,28 @@ class MinibatchNoise:
     def strength(self, m: ArrayLike) -> NDArray[np.float64]:
         r"""Prefactor :math:`\tfrac{\varepsilon}{2}c(m)` of :math:`vv^T`."""
         return np.asarray(0.5 * self.lr_over_batch * self.residual_variance(m))
+
+
+@dataclass(frozen=True)
+class PathNoise:
+    """Noise of minibatch SGD on a finite data set, for a numerical barrier.
+
+    Parameters
+    ----------
+    lr_over_batch : float
+        η/B [time/sample] of independent draws; for draws without replacement from N samples times (N − B)/(N − 1).
+
+    Examples
+    --------
+    >>> PathNoise(0.0125)
+    PathNoise(lr_over_batch=0.0125)
+    """
+
+    lr_over_batch: float
+
+    def __post_init__(self) -> None:
+        value = checks.non_negative("lr_over_batch", self.lr_over_batch, "it is lr/batch")
+        object.__setattr__(self, "lr_over_batch", value)
 
 
 def minibatch_log_factor(mode: Mode, temperature: float, noise: MinibatchNoise) -> float:

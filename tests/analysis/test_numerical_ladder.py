@@ -16,14 +16,14 @@ from kramers_grok.core.schema import exit_dataset
 from kramers_grok.landscape.barriers import find_barrier
 from kramers_grok.landscape.capacity import capacity_rate
 from kramers_grok.landscape.numerical_barrier import NumericalBarrier
-from kramers_grok.landscape.path_noise import PathNoise, path_log_factor
+from kramers_grok.landscape.path_noise import path_log_factor
 from kramers_grok.models.activations import Identity
 from kramers_grok.models.base import SymbolicModel
 from kramers_grok.models.data import linear_teacher_data
 from kramers_grok.models.mlp import MLP
 from kramers_grok.theory.deep_linear import DeepLinearChain
 from kramers_grok.theory.gradient_noise import GaussianResidualVariance, finite_population_factor
-from kramers_grok.theory.minibatch import MinibatchNoise
+from kramers_grok.theory.minibatch import MinibatchNoise, PathNoise
 
 CHAIN = DeepLinearChain(depth=3, singular_value=1.0, weight_decay=0.25)
 

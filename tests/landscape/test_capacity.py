@@ -13,7 +13,7 @@ from kramers_grok.landscape.barriers import find_barrier
 from kramers_grok.landscape.capacity import CapacityRate, capacity_rate
 from kramers_grok.landscape.committor import TrialCommittor
 from kramers_grok.landscape.numerical_barrier import NumericalBarrier
-from kramers_grok.landscape.path_noise import PathNoise, path_log_factor, variance_along
+from kramers_grok.landscape.path_noise import path_log_factor, variance_along
 from kramers_grok.landscape.points import find_minimum
 from kramers_grok.landscape.pseudo_orbit import PseudoOrbit
 from kramers_grok.landscape.slice_energy import SliceEnergy
@@ -26,7 +26,7 @@ from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.models.mlp import MLP
 from kramers_grok.theory.deep_linear import DeepLinearChain
 from kramers_grok.theory.gradient_noise import EmpiricalResidualVariance
-from kramers_grok.theory.minibatch import MinibatchNoise, minibatch_log_factor
+from kramers_grok.theory.minibatch import MinibatchNoise, PathNoise, minibatch_log_factor
 from kramers_grok.theory.rates import eyring_kramers_rate
 
 DRAWS = {"seed": 3, "n_samples": 2**13, "n_blocks": 8}
