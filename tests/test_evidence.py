@@ -280,3 +280,45 @@ def test_zero_weights_of_modular_addition_are_a_trap() -> None:
     assert float(trap.p_value_late[-1]) < 1e-3  # melted
     height = float(table("modular_addition", "barrier/p11-b0").lowest)
     assert np.all(height / trap.noise.values[:-1] > 8)
+
+
+# ---------------------------------------------------------------- nonlinear students of nonlinear teachers
+
+
+def test_students_leave_their_trap_when_potential_theory_says_so() -> None:
+    rows, cases = table("teacher_student", "runs"), table("teacher_student", "cases")
+    assert list(cases.case.values) == list(script("teacher_student").CASES)
+    assert float(cases.gradient_norm.max()) < 1e-10
+    anew = script("teacher_student").judge(rows)
+    np.testing.assert_allclose(anew.deviation, rows.deviation, rtol=1e-9)
+    for name in cases.case.values:
+        mine = rows.isel(run=rows.case.values == name)
+        for engine in ("langevin", "sgd"):
+            here = mine.isel(run=mine.engine.values == engine)
+            assert len(set(here.barrier_over_temperature.values)) >= 5
+            assert set(here.method.values) == {"waited", "split"}
+    valid = rows.isel(run=rows.capacity_valid.values > 0)
+    z = valid.deviation.values
+    # The stated error is half a bound's width and no standard deviation: only too large deviations speak against it
+    assert stats.chi2.sf((z**2).sum(), z.size) > ONCE_IN_A_THOUSAND
+    assert float(np.abs(z).max()) < 4.5
+    tanh = valid.isel(run=[str(n).startswith("tanh") for n in valid.case.values])
+    assert tanh.sizes["run"] >= 30
+    weight = (tanh.statistical_error**2 + tanh.stated_error**2) ** -1.0
+    mean = float((weight * np.log(tanh.ratio)).sum() / weight.sum())
+    assert abs(mean) < 3.3 * float(weight.sum()) ** -0.5 + 0.02 < 0.1
+    # Negative control: without its soft modes integrated the same prediction is refused, and says so itself
+    harmonic = np.log(tanh.mean_exit_time / tanh.harmonic)
+    assert float(harmonic.min()) > 0.4
+    assert not tanh.harmonic_valid.values.any()
+
+
+def test_students_are_measured_alike_by_waiting_and_by_splitting() -> None:
+    rows = table("teacher_student", "runs").to_dataframe()
+    z = []
+    for _, pair in rows.groupby(["case", "engine", "barrier_over_temperature"]):
+        if len(pair) == 2:
+            logs, errors = np.log(pair.mean_exit_time), pair.standard_error / pair.mean_exit_time
+            z.append((logs.iloc[0] - logs.iloc[1]) / np.hypot(*errors))
+    assert len(z) == 2 * len(script("teacher_student").CASES)
+    assert stats.chi2.sf(np.square(z).sum(), len(z)) > ONCE_IN_A_THOUSAND

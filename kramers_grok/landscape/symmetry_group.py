@@ -37,8 +37,8 @@ __all__ = ["TOLERANCE", "Symmetry"]
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
+# A permutation of the parameters with signs: the image of θ is ``signs * theta[order]``.
 Map = tuple[NDArray[np.int64], Array]
-"""A permutation of the parameters with signs: the image of θ is ``signs * theta[order]``."""
 
 #: Weights closer than this fraction of the largest one are equal.
 TOLERANCE = 1e-6
