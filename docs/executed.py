@@ -25,11 +25,14 @@ FOLDER = ROOT / "docs" / "_build" / "executed"
 
 # Startup of the chapters' kernels: what these modules of theirs warn of is not the chapter's.
 KERNEL_STARTUP = r"""
+import os
 import warnings
+
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # the gallery has set another one for all
 warnings.simplefilter("error")
 for name in ("ipykernel", "IPython", "traitlets", "jupyter_client", "zmq", "tornado", "asyncio", "matplotlib_inline"):
     warnings.filterwarnings("default", module=rf"{name}(\.|\Z)")
-del name, warnings
+del name, os, warnings
 """
 
 

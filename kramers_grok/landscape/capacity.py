@@ -18,8 +18,11 @@ over quasi-random draws from those Gaussians, with the energy as it is:
   soft mode is no Gaussian but a whole angle. Where rotations are broken the trial follows the top of the barrier as it
   moves with them (`kramers_grok.landscape.ridge`).
 
-It fails, and says so, where deep wells lie beside the saddle within thermal reach of many unused units: there no trial
-of one saddle is near the committor, and few draws carry the sum.
+- where copies of the saddle lie within thermal reach of each other (other unused hidden units), with a trial over all
+  of them (`kramers_grok.landscape.copies`), since behind each lies a deep well.
+
+It fails, and says so, where deep wells lie behind saddles of another kind within thermal reach, or so many units open
+the way together that no product of trials is near the committor: then few draws carry the sum, or the bounds differ.
 
 References: Bovier, Eckhoff, Gayrard & Klein, J. Eur. Math. Soc. 6, 399 (2004); Berglund, arXiv:1106.5799.
 """

@@ -7,8 +7,10 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from kramers_grok.landscape.committor import TrialCommittor
+from kramers_grok.landscape.copies import END, Copies, copies_within
 from kramers_grok.landscape.draws import Draws, Factor, Neighbourhood
 from kramers_grok.landscape.numerical_barrier import NumericalBarrier
 from kramers_grok.landscape.pseudo_orbit import SOFT_SHARE, PseudoOrbit
@@ -179,13 +181,26 @@ class CapacityRun:
         forth = (images[here + 1] - images[here - 1]) @ orbit.normals
         return TrialCommittor(self._slice(orbit), orbit.slice_of_point, forth)
 
+    @property
+    def _spread(self) -> Array:
+        """Standard deviations of the draws about the saddle, along the columns of the trial's frame."""
+        rates = np.concatenate([[self._trial.growth], self._trial.curvatures])
+        return np.asarray(np.sqrt(_WIDER * self.temperature / rates))
+
+    @cached_property
+    def _near(self) -> Copies | None:
+        """Copies of the saddle that the draws reach; on a pseudo-orbit they are among its points."""
+        if self.above.dimension:
+            return None
+        return copies_within(self._trial, self.barrier.symmetry, self.barrier.minimum, self._spread)
+
     def top(self, *, anneal: bool = True) -> tuple[Sampled, Sampled, float]:
         """Upper bound of the capacity, the trap's integral about the saddle, and the relative gap of the bounds.
 
-        Uneven draws are annealed unless `anneal` says otherwise.
+        Uneven draws are annealed unless `anneal` says otherwise, or copies are near, into whose wells they would go.
         """
         orbit, trial = self.above, self._trial
-        spread = np.sqrt(_WIDER * self.temperature / np.concatenate([[trial.growth], trial.curvatures]))
+        spread = self._spread
 
         def confined(turns: list[Array]) -> Factor:
             ridge = trial.ridge(turns)
@@ -209,7 +224,7 @@ class CapacityRun:
             trial.frame * spread, self._broken(orbit), confined, moved,
         )  # fmt: skip
         plain = self._pass(near, [near.plain(block) for block in self._normals(near, 1, self.draws)])
-        if plain[0].effective >= _EVEN or not anneal:
+        if plain[0].effective >= _EVEN or not anneal or self._near is not None:
             return plain
         rng = self._generator(4)
         blocks = [near.annealed(b, rng) for b in self._normals(near, 1, self.draws // _FEWER)]
@@ -222,45 +237,70 @@ class CapacityRun:
         rng = self._generator(2)
         weights, border, residuals = [], [], []
         at = [(trial.coordinates(draws.xi), trial.ridge(draws.turns)) for draws in blocks]
+        copies, products = self._near, []
+        if copies is None:
+            self._choose_reach(blocks, at, reaches)
+        else:
+            products = [copies.product(draws.theta) for draws in blocks]
+            copies.choose_profile(products, [draws.weight for draws in blocks])
+        for number, (draws, (c, ridge)) in enumerate(zip(blocks, at, strict=True)):
+            boltzmann = draws.weight
+            if copies is None:
+                square, outside = trial.flow(c, ridge).square, 1.0 - trial.value(c, ridge)
+            else:
+                product = products[number].shaped(copies.profile)
+                square, outside = product.square, product.outside
+            weights.append(self.temperature * boltzmann * np.where(boltzmann > 0, square, 0.0))
+            beside = self._beside(c, draws)
+            border.append(np.where(beside > 0, boltzmann * outside * beside, 0.0))
+            if number < _RESIDUAL[0]:
+                residuals.append(self._residual(c, draws, ridge, boltzmann, rng))
+        total = float(np.mean([w.mean() for w in weights]))
+        cut = math.erfc(trial.reach / math.sqrt(2)) if copies is None else float(ndtr(-END))
+        gap = max(float(np.mean(residuals)), 0.0) / max(total, 1e-300) + cut
+        return sampled_mean(near.log_scale, weights), sampled_mean(near.log_scale, border), min(gap, 1.0)
+
+    def _choose_reach(
+        self, blocks: list[Draws], at: list[tuple[Array, Ridge | None]], reaches: tuple[float, ...]
+    ) -> None:
+        """Take the reach of the lowest bound.
+
+        Beyond its reach the trial is constant; a shorter one costs little, and helps where the energy falls faster than
+        a parabola.
+        """
+        trial = self._trial
+        totals = {}
         levels = [np.abs(trial.level(*place)[0]) for place in at]
         trial.reach = max(reaches)
         squares = [trial.flow(*place).square for place in at]
-        totals = {}
         for reach in reaches:
-            # Beyond its reach the trial is constant; a shorter one costs little, and helps where the energy falls
-            # faster than a parabola. The bound decides.
             gain = (math.erf(trial.reach / math.sqrt(2)) / math.erf(reach / math.sqrt(2))) ** 2
             parts = zip(blocks, squares, levels, strict=True)
             totals[reach] = gain * np.mean([(d.weight * np.where(l < reach, s, 0.0)).mean() for d, s, l in parts])
         trial.reach = min(reaches, key=lambda reach: totals[reach])
-        for number, (draws, (c, ridge)) in enumerate(zip(blocks, at, strict=True)):
-            boltzmann = draws.weight
-            square = trial.flow(c, ridge).square
-            weights.append(self.temperature * boltzmann * np.where(boltzmann > 0, square, 0.0))
-            outside = 1.0 - trial.value(c, ridge)
-            border.append(np.where(self._beside(c, draws), boltzmann * outside, 0.0))
-            if number < _RESIDUAL[0]:
-                residuals.append(self._residual(c, draws, ridge, boltzmann, rng))
-        total = float(np.mean([w.mean() for w in weights]))
-        gap = max(float(np.mean(residuals)), 0.0) / max(total, 1e-300) + math.erfc(trial.reach / math.sqrt(2))
-        return sampled_mean(near.log_scale, weights), sampled_mean(near.log_scale, border), min(gap, 1.0)
 
-    def _beside(self, c: Array, draws: Draws) -> Booleans:
-        """Whether draws belong to the saddle's surroundings on the trap's side of the destination.
+    def _beside(self, c: Array, draws: Draws) -> Array:
+        """Share of draws that belongs to the saddle's surroundings on the trap's side of the destination.
 
         Further off lie other copies of the saddle, whose surroundings have draws of their own, and lower the well
         behind the barrier.
         """
         near = (np.abs(c[:, 0]) * self._trial.scale < _BESIDE) & (self.above.closeness(draws.xi) > _SMOOTH[1])
         high = self.surface.energies(draws.theta) > self._border_energy - self.temperature
-        return np.asarray(near & high & self._at_border(draws.theta))
+        found = np.where(near & high & self._at_border(draws.theta), 1.0, 0.0)
+        if self._near is not None:  # what lies about several copies counts once
+            found[found > 0] /= 1.0 + self._near.beside(draws.theta[found > 0], _BESIDE)
+        return np.asarray(found)
 
     def _residual(self, c: Array, draws: Draws, ridge: Ridge | None, weight: Array, rng: np.random.Generator) -> float:
         """Mean of (Lq)²/|μ| with Boltzmann's weight; where the trial is cut off, its own share of the capacity."""
-        orbit, trial, flow = self.above, self._trial, self._trial.flow(c, ridge)
+        orbit, trial = self.above, self._trial
         few = np.arange(len(c)) < _RESIDUAL[1]
         smooth = (np.abs(trial.level(c, ridge)[0]) < _SMOOTH[0]) & (orbit.closeness(draws.xi) > _SMOOTH[1])
         seen, rest = few & (weight > 0) & smooth, few & (weight > 0) & ~smooth
+        if self._near is not None:
+            return self._mixed_residual(self._near, draws.theta[few], weight[few], smooth[few])
+        flow = trial.flow(c, ridge)
         lost = self.temperature * float((weight[rest] * flow.square[rest]).sum())
         force, turns = self.surface.gradients(draws.theta[seen]), [t[seen] for t in draws.turns]
         if turns:
@@ -268,6 +308,13 @@ class CapacityRun:
         down = (flow.gradient[seen] * force).sum(axis=1)
         one, other = (self.temperature * part - down for part in trial.laplacian(c[seen], rng, turns))
         return (float((weight[seen] * one * other).sum()) / trial.growth + lost) / int(few.sum())
+
+    def _mixed_residual(self, copies: Copies, theta: Array, weight: Array, smooth: Booleans) -> float:
+        """The same for the product over copies, the saddle's own share of it."""
+        product = copies.product(theta, curved=True).shaped(copies.profile)
+        applied = self.temperature * product.curved - (product.gradient * self.surface.gradients(theta)).sum(axis=1)
+        own = np.where(smooth, product.share * applied**2 / self._trial.growth, self.temperature * product.square)
+        return float(np.where(weight > 0, weight * own, 0.0).mean())
 
     def saddle_factor(self, above: Sampled) -> float:
         """Integral over the harmonic one."""

@@ -27,11 +27,12 @@ from scipy.special import ndtr
 from kramers_grok.landscape.ridge import Ridge, mean_row, ridge_at
 from kramers_grok.landscape.slice_energy import SliceEnergy
 
-__all__ = ["Flow", "TrialCommittor"]
+__all__ = ["BEND", "Flow", "TrialCommittor"]
 
 Array = NDArray[np.float64]
 
-_BEND = 1.5  # thermal lengths at which the bend of the level sets saturates
+#: Thermal lengths at which the bend of the level sets saturates.
+BEND = 1.5
 _WHOLE = 40  # coordinates up to which the Laplacian is taken direction by direction
 _PROBES = 8
 _ANGLE = 1e-3
@@ -164,8 +165,8 @@ class TrialCommittor:
         bend = self.scale * (zz * z[:, 0] ** 2 + z[:, 0] * (y @ zy) + (turned * y).sum(axis=1) + shift)
         slope = self.scale * np.concatenate([2 * zz * z + (y @ zy)[:, None], z * zy + 2 * turned], axis=1)
         # Far off, where the quadratic form is large it means nothing: b/√(1 + b²/m²) instead of b.
-        root = 1 / np.sqrt(1 + (bend / _BEND) ** 2)
-        second = -3 * bend * root**5 / _BEND**2
+        root = 1 / np.sqrt(1 + (bend / BEND) ** 2)
+        second = -3 * bend * root**5 / BEND**2
         laplacian = root**3 * self.scale * 2 * (zz + float(np.trace(yy))) + second * (slope**2).sum(axis=1)
         slope = root[:, None] ** 3 * slope
         slope[:, 0] += self.scale
@@ -180,7 +181,8 @@ class TrialCommittor:
         level = np.clip(self.level(c, ridge)[0], -self.reach, self.reach)
         return np.asarray((ndtr(level) - ndtr(-self.reach)) / (ndtr(self.reach) - ndtr(-self.reach)))
 
-    def _density(self, level: Array) -> Array:
+    def density(self, level: Array) -> Array:
+        """Derivative of the trial in the level, shape (draw,)."""
         # The cut keeps far-off draws, where the quadratic g means nothing, out of the sums; q stays a valid trial.
         inside = np.abs(level) < self.reach
         norm = math.sqrt(2 * math.pi) * math.erf(self.reach / math.sqrt(2))
@@ -190,7 +192,7 @@ class TrialCommittor:
         """∇q, and what moves with it."""
         orbit, xi = self.energy.orbit, self.xi(c)
         level, slope, _ = self.level(c, ridge)
-        density = self._density(level)
+        density = self.density(level)
         slope = np.asarray(np.linalg.solve(self.frame.T, (density[:, None] * slope).T).T, dtype=np.float64)
         y = orbit.along(xi, slope, None if ridge is None else density[:, None] * ridge.turn)
         velocity, turning = orbit.velocity(xi, y, slope)
@@ -206,7 +208,7 @@ class TrialCommittor:
         orbit = self.energy.orbit
         if not orbit.dimension:
             level, slope, curved = self.level(c)
-            exact = self._density(level) * (curved - level * (slope**2).sum(axis=1))
+            exact = self.density(level) * (curved - level * (slope**2).sum(axis=1))
             return exact, exact
         ridge = self.ridge(turns or [])
         log_jacobian = orbit.log_jacobian_gradient(self.xi(c)) @ self.frame

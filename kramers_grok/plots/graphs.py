@@ -87,6 +87,8 @@ def _tables(data: xr.DataTree | GraphLike) -> tuple[xr.Dataset, xr.Dataset]:
     elif hasattr(data, "minima") and hasattr(data, "saddles"):
         tables = data.minima, data.saddles
     else:
+        if isinstance(data, xr.Dataset):
+            require("`data`", data, ("minima", "saddles"), _MAKE)
         raise InvalidParameterError(
             f"`data` is {type(data).__name__}, expected a graph of minima and saddles.\nMake it with `{_MAKE}`."
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
@@ -48,10 +48,11 @@ def energy_path(data: Paths, ax: Axes | None = None, *, against: str = "arc_leng
     InvalidParameterError
         If a variable is missing.
     """
-    ax = axes(ax)
     tables = _tables(data)
-    for number, (style, (name, ds)) in enumerate(zip(looks(tables).values(), tables.items(), strict=True)):
+    for name, ds in tables.items():
         require(name or "the table", ds, _NEEDED, _MAKE)
+    ax = axes(ax)
+    for number, (style, (name, ds)) in enumerate(zip(looks(tables).values(), tables.items(), strict=True)):
         x = ds[against].values
         every = sparse(number) if len(tables) > 1 else []
         ax.plot(x, ds["free_energy"], marker=style.marker, markevery=every, label=name or None, **style.line())
@@ -64,11 +65,9 @@ def energy_path(data: Paths, ax: Axes | None = None, *, against: str = "arc_leng
     return ax
 
 
-def _tables(data: Paths) -> dict[str, xr.Dataset]:
-    if isinstance(data, xr.Dataset):
-        return {"": data}
+def _tables(data: Any) -> dict[str, xr.Dataset]:
     if isinstance(data, BarrierLike):
         return {"": data.table()}
-    if isinstance(data, xr.DataTree):
-        return groups(data, _MAKE)
-    return {str(name): each if isinstance(each, xr.Dataset) else each.table() for name, each in data.items()}
+    if isinstance(data, Mapping) and not isinstance(data, xr.Dataset | xr.DataTree):
+        return groups({str(k): v.table() if isinstance(v, BarrierLike) else v for k, v in data.items()}, _MAKE)
+    return {"": data} if isinstance(data, xr.Dataset) else groups(data, _MAKE)

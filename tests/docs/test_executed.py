@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -75,3 +78,17 @@ def test_a_broken_record_is_none(executed: ModuleType) -> None:
     assert again(executed) is None
     path.write_text("{")
     assert again(executed) is None
+
+
+def test_pages_show_their_figures(executed: ModuleType) -> None:
+    """The gallery sets a backend without pictures for all processes; the kernels of pages set theirs again."""
+    program = f"{executed.KERNEL_STARTUP}\nimport matplotlib\nprint(matplotlib.get_backend())"
+    for text, backend in ((program, "inline"), ("import matplotlib\nprint(matplotlib.get_backend())", "agg")):
+        told = subprocess.run(
+            [sys.executable, "-c", text],
+            env=os.environ | {"MPLBACKEND": "agg"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert backend in told.stdout

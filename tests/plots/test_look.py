@@ -189,6 +189,27 @@ def dimensions() -> xr.Dataset:
     return xr.Dataset({name: ("run", values) for name, values in columns.items()})
 
 
+def path(shift: float = 0.0) -> xr.Dataset:
+    way = np.linspace(-1.0, 1.0, 21)
+    data = {
+        "free_energy": ("arc_length", shift + 0.1 * (1 - way**2)),
+        "order_parameter": ("arc_length", 0.5 * (1 + way)),
+    }
+    states = {
+        "state_energy": ("state", shift + np.array([0.0, 0.1, 0.0])),
+        "state_arc_length": ("state", [-1.0, 0.0, 1.0]),
+    }
+    return xr.Dataset(data | states, coords={"arc_length": way})
+
+
+def graph() -> xr.DataTree:
+    def table(dim: str, energies: list[float], m: list[float]) -> xr.Dataset:
+        return xr.Dataset({"energy": (dim, energies), "order_parameter": ((dim, "feature"), np.array(m)[:, None])})
+
+    saddles = table("saddle", [0.8, 1.2], [0.7, 0.2]).assign(ends=(("saddle", "end"), [[0, 1], [1, 2]]))
+    return xr.DataTree.from_dict({"minima": table("state", [0.0, 0.5, 1.0], [1.0, 0.5, 0.0]), "saddles": saddles})
+
+
 MODE = kg.Mode(depth=3, singular_value=1.0, weight_decay=0.25)
 
 # Figure, its data, and further arguments
@@ -196,6 +217,7 @@ FIGURES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "arrhenius": (arrhenius, {"gradient_noise_variance": 1.0}),
     "arrhenius_trap": (choice, {}),
     "diffusion_departure": (departure, {"label_noise": 1.0}),
+    "energy_path": (lambda: {name: path(0.1 * k) for k, name in enumerate("abcd")}, {}),
     "error_budget": (budget, {}),
     "escape_laws": (lambda: {name: choice() for name in "abcd"}, {}),
     "extra_dimensions": (dimensions, {}),
@@ -203,6 +225,7 @@ FIGURES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "grokking_map": (verdicts, {}),
     "hysteresis_loop": (loop, {}),
     "landscape": (lambda: free_energy_table(MODE, [0.15, 0.25, 0.35, 0.45, 0.5], n_points=30), {}),
+    "landscape_graph": (graph, {}),
     "law_choice": (choice, {}),
     "learning_curves": (schedules, {}),
     "loop_area": (families, {}),
