@@ -32,15 +32,13 @@ from scipy.special import ndtr, ndtri
 
 from kramers_grok.landscape.automorphisms import weight_labels
 from kramers_grok.landscape.committor import BEND, TrialCommittor
-from kramers_grok.landscape.symmetry_group import Symmetry
+from kramers_grok.landscape.symmetry_group import Map, Symmetry
 from kramers_grok.landscape.wells import sampled_mean
 
 __all__ = ["END", "Copies", "Product", "Profile", "copies_within"]
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Map = tuple[Integers, Array]
-"""An order and signs: the image of θ is ``signs * theta[order]``."""
 
 _WITHIN = 6.5  # standard deviations of the draws within which the top of a copy counts
 #: Thermal lengths behind its middle from which on a profile is 1: further off the loss falls faster than a parabola.
