@@ -40,7 +40,7 @@ from kramers_grok.core.exceptions import DivergedError, ValidityWarning
 from kramers_grok.core.schema import describe
 from kramers_grok.dynamics.sampling import FullBatch
 from kramers_grok.dynamics.transverse import transverse_growth
-from kramers_grok.landscape.invariant_sets import InvariantSet, invariant_set
+from kramers_grok.landscape.symmetries.invariant_sets import InvariantSet, invariant_set
 from kramers_grok.models.activations import GELU, Activation, Identity, Quadratic, ReLU, Softplus, Tanh
 from kramers_grok.models.data import FiniteData
 from kramers_grok.plots.laws import law_table

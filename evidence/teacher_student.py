@@ -7,8 +7,9 @@ the table as they are; ARGS="--precision 0.5" asks for half the standard error. 
 
 A teacher with one unit in each hidden layer labels eight samples; a wider student of the same depth and activation is
 trapped at weights 0. Minimum, saddle and learned state come from a numerical search, with certificates. The prediction
-is the capacity of the saddle's pseudo-orbit, see `kramers_grok.landscape.capacity`, the time step to first order and
-the minibatches to first order; the harmonic formula stands beside it with its own verdict on whether it holds.
+is the capacity of the saddle's pseudo-orbit (`kramers_grok.landscape.potential_theory.capacity`), the time step to
+first order and the minibatches to first order; the harmonic formula stands beside it with its own verdict on whether it
+holds.
 
 Simulations and predictions share the energy, its gradient and the border of the target, nothing else. Langevin dynamics
 and SGD share the kernels' forward and backward pass; SGD draws true minibatches without replacement besides.
@@ -36,10 +37,10 @@ from kramers_grok.analysis.rungs import Ladder, Setting
 from kramers_grok.core.exceptions import NoBarrierError
 from kramers_grok.core.schema import describe
 from kramers_grok.landscape.barriers import find_barrier
-from kramers_grok.landscape.capacity import CapacityRate, capacity_rate
 from kramers_grok.landscape.numerical_barrier import NumericalBarrier
-from kramers_grok.landscape.path_noise import path_log_factor, variance_along
 from kramers_grok.landscape.points import find_minima
+from kramers_grok.landscape.potential_theory.capacity import CapacityRate, capacity_rate
+from kramers_grok.landscape.potential_theory.path_noise import path_log_factor, variance_along
 from kramers_grok.models.activations import Activation
 from kramers_grok.studies.cells import Cell, execute, one_thread
 from kramers_grok.studies.store import Store, read_netcdf, write_netcdf

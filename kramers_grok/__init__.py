@@ -71,12 +71,12 @@ if TYPE_CHECKING:
     from kramers_grok.escape.splitting import splitting as splitting
     from kramers_grok.landscape.barriers import escape_barrier as escape_barrier
     from kramers_grok.landscape.barriers import find_barrier as find_barrier
-    from kramers_grok.landscape.capacity import capacity_rate as capacity_rate
     from kramers_grok.landscape.explore import explore as explore
-    from kramers_grok.landscape.invariant_sets import invariant_set as invariant_set
     from kramers_grok.landscape.points import find_minima as find_minima
     from kramers_grok.landscape.points import find_minimum as find_minimum
-    from kramers_grok.landscape.symmetry import symmetry_of as symmetry_of
+    from kramers_grok.landscape.potential_theory.capacity import capacity_rate as capacity_rate
+    from kramers_grok.landscape.symmetries.invariant_sets import invariant_set as invariant_set
+    from kramers_grok.landscape.symmetries.symmetry import symmetry_of as symmetry_of
     from kramers_grok.models.activations import GELU as GELU
     from kramers_grok.models.activations import Identity as Identity
     from kramers_grok.models.activations import Quadratic as Quadratic
@@ -199,11 +199,11 @@ _ROOMS = {
     "escape.scores": ("LayerAmplitudes", "ResidualFeature"),
     "escape.splitting": ("splitting",),
     "landscape.barriers": ("escape_barrier", "find_barrier"),
-    "landscape.capacity": ("capacity_rate",),
+    "landscape.potential_theory.capacity": ("capacity_rate",),
     "landscape.explore": ("explore",),
-    "landscape.invariant_sets": ("invariant_set",),
+    "landscape.symmetries.invariant_sets": ("invariant_set",),
     "landscape.points": ("find_minima", "find_minimum"),
-    "landscape.symmetry": ("symmetry_of",),
+    "landscape.symmetries.symmetry": ("symmetry_of",),
     "models.activations": ("GELU", "Identity", "Quadratic", "ReLU", "Softplus", "Tanh"),
     "models.data": (
         "autoencoding",

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from kramers_grok.landscape.invariant_sets import invariant_set
+from kramers_grok.landscape.symmetries.invariant_sets import invariant_set
 from kramers_grok.studies.store import read_netcdf
 
 EVIDENCE = Path(__file__).parents[1] / "evidence"

@@ -13,9 +13,9 @@ from kramers_grok.analysis.rungs import FIRST_ORDER, Ladder, Setting
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import NoBarrierError, ValidityWarning
 from kramers_grok.core.region import Region
-from kramers_grok.landscape.capacity import CapacityRate, capacity_rate
 from kramers_grok.landscape.numerical_barrier import NumericalBarrier
-from kramers_grok.landscape.path_noise import path_log_factor
+from kramers_grok.landscape.potential_theory.capacity import CapacityRate, capacity_rate
+from kramers_grok.landscape.potential_theory.path_noise import path_log_factor
 from kramers_grok.landscape.surface import Surface
 from kramers_grok.theory.minibatch import PathNoise
 from kramers_grok.theory.rates import eyring_kramers_rate

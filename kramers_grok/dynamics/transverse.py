@@ -1,7 +1,7 @@
 r"""Growth rate of what minibatches do not shake, for any network: is a set that SGD cannot leave also approached?
 
-In a set that is invariant under every minibatch (`kramers_grok.landscape.invariant_sets`) training is caught once it is
-there exactly. Whether it is caught *beside* it is decided by the transverse Lyapunov exponent
+In a set that is invariant under every minibatch (`kramers_grok.landscape.symmetries.invariant_sets`) training is caught
+once it is there exactly. Whether it is caught *beside* it is decided by the transverse Lyapunov exponent
 
 .. math:: \Lambda = \lim_{t\to\infty}\frac1t\,\ln\frac{\|P_\perp\theta'_t\|}{\|P_\perp\theta'_0\|}
 
@@ -33,7 +33,7 @@ from kramers_grok.core.vocabulary import describe
 from kramers_grok.dynamics import torch_noise
 from kramers_grok.dynamics.optimizers import GradientDescent
 from kramers_grok.dynamics.sgd import SGD
-from kramers_grok.landscape.invariant_sets import InvariantSet
+from kramers_grok.landscape.symmetries.invariant_sets import InvariantSet
 
 __all__ = ["transverse_growth"]
 
@@ -109,7 +109,7 @@ def transverse_growth(
 
     Examples
     --------
-    >>> from kramers_grok.landscape.invariant_sets import invariant_set
+    >>> from kramers_grok.landscape.symmetries.invariant_sets import invariant_set
     >>> from kramers_grok.models.activations import Tanh
     >>> from kramers_grok.models.data import linear_teacher_data
     >>> from kramers_grok.models.mlp import MLP

@@ -18,7 +18,7 @@ from kramers_grok.landscape.saddles import (
 )
 from kramers_grok.landscape.string import Path, evenly, minimum_energy_path
 from kramers_grok.landscape.surface import PointLike, Surface
-from kramers_grok.landscape.symmetry import Symmetry, symmetry_of
+from kramers_grok.landscape.symmetries.symmetry import Symmetry, symmetry_of
 from kramers_grok.models.base import Model
 
 __all__ = ["NumericalBarrier", "barrier_over", "escape_barrier", "find_barrier", "path_top"]

@@ -14,7 +14,7 @@ from kramers_grok.landscape.graph import LandscapeGraph, Passage
 from kramers_grok.landscape.points import StationaryPoint, find_minimum, same_state
 from kramers_grok.landscape.saddles import descend, refine_saddle
 from kramers_grok.landscape.string import minimum_energy_path
-from kramers_grok.landscape.symmetry import Symmetry, symmetry_of
+from kramers_grok.landscape.symmetries.symmetry import Symmetry, symmetry_of
 from kramers_grok.models.base import Model
 
 __all__ = ["explore"]

@@ -28,9 +28,9 @@ from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.region import Region
 from kramers_grok.landscape.markov import ChainTime, MarkovChain
 from kramers_grok.landscape.points import StationaryPoint
-from kramers_grok.landscape.pseudo_orbit import SOFT_SHARE, soft_modes
+from kramers_grok.landscape.potential_theory.pseudo_orbit import SOFT_SHARE, soft_modes
 from kramers_grok.landscape.surface import DENSE_LIMIT, Surface
-from kramers_grok.landscape.symmetry import Symmetry, symmetry_of
+from kramers_grok.landscape.symmetries.symmetry import Symmetry, symmetry_of
 from kramers_grok.models.base import Model
 from kramers_grok.theory.rates import VALIDITY_THRESHOLD
 

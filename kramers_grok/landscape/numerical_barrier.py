@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from kramers_grok.core.schema import describe
 from kramers_grok.landscape.harmonic import MODE_FACTOR, anharmonic_flags
 from kramers_grok.landscape.points import StationaryPoint
-from kramers_grok.landscape.pseudo_orbit import SoftMode, soft_modes, soft_text
+from kramers_grok.landscape.potential_theory.pseudo_orbit import SoftMode, soft_modes, soft_text
 from kramers_grok.landscape.saddles import SaddleCertificate, certify_saddle
 from kramers_grok.landscape.string import Path, evenly
 from kramers_grok.landscape.surface import DENSE_LIMIT, Surface
-from kramers_grok.landscape.symmetry import Symmetry, symmetry_of
+from kramers_grok.landscape.symmetries.symmetry import Symmetry, symmetry_of
 from kramers_grok.models.base import Model
 
 __all__ = ["FunctionSpaceModel", "NumericalBarrier", "barrier_over"]

@@ -15,7 +15,7 @@ from kramers_grok.core.exceptions import UncertifiedError
 from kramers_grok.landscape.flow import Trajectory, follow
 from kramers_grok.landscape.krylov import highest_modes, log_determinant_samples, lowest_modes
 from kramers_grok.landscape.surface import DENSE_LIMIT, PointLike, Surface
-from kramers_grok.landscape.symmetry import Symmetry, symmetry_of
+from kramers_grok.landscape.symmetries.symmetry import Symmetry, symmetry_of
 from kramers_grok.models.base import Model
 
 __all__ = ["ZERO_MODE", "StationaryPoint", "classify", "find_minima", "find_minimum", "same_state"]

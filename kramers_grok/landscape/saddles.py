@@ -18,7 +18,7 @@ from kramers_grok.landscape.flow import follow
 from kramers_grok.landscape.krylov import lowest_modes
 from kramers_grok.landscape.points import StationaryPoint, arrived, classify, same_state, slide
 from kramers_grok.landscape.surface import DENSE_LIMIT, PointLike, Surface
-from kramers_grok.landscape.symmetry import Symmetry, symmetry_of
+from kramers_grok.landscape.symmetries.symmetry import Symmetry, symmetry_of
 from kramers_grok.models.base import Model
 
 __all__ = [

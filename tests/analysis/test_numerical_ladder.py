@@ -14,9 +14,9 @@ from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.region import Region, beyond
 from kramers_grok.core.schema import exit_dataset
 from kramers_grok.landscape.barriers import find_barrier
-from kramers_grok.landscape.capacity import capacity_rate
 from kramers_grok.landscape.numerical_barrier import NumericalBarrier
-from kramers_grok.landscape.path_noise import path_log_factor
+from kramers_grok.landscape.potential_theory.capacity import capacity_rate
+from kramers_grok.landscape.potential_theory.path_noise import path_log_factor
 from kramers_grok.models.activations import Identity
 from kramers_grok.models.base import SymbolicModel
 from kramers_grok.models.data import linear_teacher_data

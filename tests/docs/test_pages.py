@@ -35,8 +35,8 @@ def test_names_of_the_library_exist(page: str) -> None:
 
 @each_page
 def test_modules_named_exist(page: str) -> None:
-    rooms = "core|theory|models|dynamics|escape|analysis|studies"
-    for name in set(re.findall(rf"`~?(?:kramers_grok\.)?((?:{rooms})\.\w+(?:\.\w+)?)`", TEXT[page])):
+    rooms = "core|theory|models|landscape|dynamics|escape|analysis|studies"
+    for name in set(re.findall(rf"`~?(?:kramers_grok\.)?((?:{rooms})(?:\.\w+)+)`", TEXT[page])):
         try:
             importlib.import_module(f"kramers_grok.{name}")
         except ModuleNotFoundError:

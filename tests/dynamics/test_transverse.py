@@ -16,7 +16,7 @@ from kramers_grok.dynamics.optimizers import Adam
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.dynamics.transverse import transverse_growth
 from kramers_grok.landscape.hessian import hessian
-from kramers_grok.landscape.invariant_sets import InvariantSet, invariant_set
+from kramers_grok.landscape.symmetries.invariant_sets import InvariantSet, invariant_set
 from kramers_grok.models.activations import GELU, Activation, Identity, ReLU, Softplus, Tanh
 from kramers_grok.models.data import FiniteData, finite, linear_teacher_data, teacher
 from kramers_grok.models.deep_linear import DeepLinearNetwork

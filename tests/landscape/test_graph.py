@@ -23,7 +23,7 @@ from kramers_grok.escape.first_passage import first_passage
 from kramers_grok.landscape.explore import explore
 from kramers_grok.landscape.graph import LandscapeGraph, Passage
 from kramers_grok.landscape.points import classify, find_minima
-from kramers_grok.landscape.symmetry import Symmetry, symmetry_of
+from kramers_grok.landscape.symmetries.symmetry import Symmetry, symmetry_of
 from kramers_grok.models.activations import Tanh
 from kramers_grok.models.base import SymbolicModel
 from kramers_grok.models.data import finite

@@ -25,7 +25,7 @@ from torch import Tensor
 from kramers_grok.dynamics.batching import Data
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.landscape.hessian import Gradient, hessian, hessian_products
-from kramers_grok.landscape.symmetry import symmetry_of
+from kramers_grok.landscape.symmetries.symmetry import symmetry_of
 from kramers_grok.models.base import BatchModel, SampleModel
 from kramers_grok.models.data import FiniteData
 

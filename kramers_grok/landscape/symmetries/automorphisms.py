@@ -18,7 +18,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from kramers_grok.core.exceptions import InvalidParameterError
-from kramers_grok.landscape.units import UnitLayer
+from kramers_grok.landscape.symmetries.units import UnitLayer
 
 __all__ = ["Element", "UnitGraph", "weight_labels"]
 

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from kramers_grok.landscape.ridge import Ridge, mean_row, ridge_at
-from kramers_grok.landscape.slice_energy import SliceEnergy
+from kramers_grok.landscape.potential_theory.ridge import Ridge, mean_row, ridge_at
+from kramers_grok.landscape.potential_theory.slice_energy import SliceEnergy
 
 __all__ = ["BEND", "Flow", "TrialCommittor"]
 

@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 
 from kramers_grok.core.exceptions import InvalidParameterError
-from kramers_grok.landscape.pseudo_orbit import SOFT_SHARE, PseudoOrbit, SoftMode, soft_modes, soft_text
+from kramers_grok.landscape.potential_theory.pseudo_orbit import (
+    SOFT_SHARE,
+    PseudoOrbit,
+    SoftMode,
+    soft_modes,
+    soft_text,
+)
 from kramers_grok.landscape.surface import Surface
-from kramers_grok.landscape.symmetry import symmetry_of
-from kramers_grok.landscape.units import UnitLayer, hidden_layers
+from kramers_grok.landscape.symmetries.symmetry import symmetry_of
+from kramers_grok.landscape.symmetries.units import UnitLayer, hidden_layers
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.theory.orbits import log_orbit_volume
 from kramers_grok.theory.saddles import MatrixNetwork

@@ -30,10 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from kramers_grok.landscape.automorphisms import weight_labels
-from kramers_grok.landscape.committor import BEND, TrialCommittor
-from kramers_grok.landscape.symmetry_group import Map, Symmetry
-from kramers_grok.landscape.wells import sampled_mean
+from kramers_grok.landscape.potential_theory.committor import BEND, TrialCommittor
+from kramers_grok.landscape.potential_theory.wells import sampled_mean
+from kramers_grok.landscape.symmetries.automorphisms import weight_labels
+from kramers_grok.landscape.symmetries.symmetry_group import Map, Symmetry
 
 __all__ = ["END", "Copies", "Product", "Profile", "copies_within"]
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.stats import ortho_group
 from torch import Tensor
 
-from kramers_grok.landscape.symmetry_group import Map
-from kramers_grok.landscape.units import UnitLayer
+from kramers_grok.landscape.symmetries.symmetry_group import Map
+from kramers_grok.landscape.symmetries.units import UnitLayer
 from kramers_grok.models.activations import Activation
 from kramers_grok.models.base import SymbolicModel
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kramers_grok.landscape.slice_energy import SliceEnergy
+from kramers_grok.landscape.potential_theory.slice_energy import SliceEnergy
 
 __all__ = ["Ridge", "mean_row", "ridge_at"]
 

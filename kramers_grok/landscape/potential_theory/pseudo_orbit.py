@@ -31,7 +31,7 @@ from scipy.linalg import expm
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.landscape.surface import Surface
-from kramers_grok.landscape.units import UnitLayer
+from kramers_grok.landscape.symmetries.units import UnitLayer
 from kramers_grok.theory.orbits import log_stiefel_volume
 
 __all__ = ["SOFT_SHARE", "PseudoOrbit", "SoftMode", "soft_modes", "soft_text"]

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kramers_grok.core.exceptions import InvalidParameterError
-from kramers_grok.landscape.proposals import close, coordinate_maps, parity, proposed, random_points
-from kramers_grok.landscape.symmetry_group import Map, Symmetry
-from kramers_grok.landscape.units import UnitLayer, hidden_layers
+from kramers_grok.landscape.symmetries.proposals import close, coordinate_maps, parity, proposed, random_points
+from kramers_grok.landscape.symmetries.symmetry_group import Map, Symmetry
+from kramers_grok.landscape.symmetries.units import UnitLayer, hidden_layers
 from kramers_grok.models.base import Model, SymbolicModel
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.models.mlp import MLP

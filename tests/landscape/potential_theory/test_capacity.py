@@ -8,17 +8,17 @@ from scipy.linalg import expm
 
 import kramers_grok as kg
 from kramers_grok.core.exceptions import InvalidParameterError, ValidityWarning
-from kramers_grok.landscape.annealing import annealed
 from kramers_grok.landscape.barriers import find_barrier
-from kramers_grok.landscape.capacity import CapacityRate, capacity_rate
-from kramers_grok.landscape.committor import TrialCommittor
 from kramers_grok.landscape.numerical_barrier import NumericalBarrier
-from kramers_grok.landscape.path_noise import path_log_factor, variance_along
 from kramers_grok.landscape.points import find_minimum
-from kramers_grok.landscape.pseudo_orbit import PseudoOrbit
-from kramers_grok.landscape.slice_energy import SliceEnergy
+from kramers_grok.landscape.potential_theory.annealing import annealed
+from kramers_grok.landscape.potential_theory.capacity import CapacityRate, capacity_rate
+from kramers_grok.landscape.potential_theory.committor import TrialCommittor
+from kramers_grok.landscape.potential_theory.path_noise import path_log_factor, variance_along
+from kramers_grok.landscape.potential_theory.pseudo_orbit import PseudoOrbit
+from kramers_grok.landscape.potential_theory.slice_energy import SliceEnergy
+from kramers_grok.landscape.potential_theory.wells import normal_blocks, sampled_mean
 from kramers_grok.landscape.surface import Surface
-from kramers_grok.landscape.wells import normal_blocks, sampled_mean
 from kramers_grok.models.activations import Identity, Tanh
 from kramers_grok.models.base import SymbolicModel
 from kramers_grok.models.data import linear_teacher_data

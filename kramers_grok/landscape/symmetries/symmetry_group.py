@@ -28,9 +28,9 @@ from torch import Tensor
 
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
-from kramers_grok.landscape.automorphisms import UnitGraph, weight_labels
 from kramers_grok.landscape.surface import as_point
-from kramers_grok.landscape.units import UnitLayer
+from kramers_grok.landscape.symmetries.automorphisms import UnitGraph, weight_labels
+from kramers_grok.landscape.symmetries.units import UnitLayer
 from kramers_grok.theory.orbits import log_stiefel_volume
 
 __all__ = ["TOLERANCE", "Symmetry"]
@@ -72,7 +72,7 @@ class Symmetry:
     --------
     Two units of a network with one input and one output; parameters are w_1, w_2, v_1, v_2:
 
-    >>> from kramers_grok.landscape.units import hidden_layers
+    >>> from kramers_grok.landscape.symmetries.units import hidden_layers
     >>> tanh = Symmetry(4, hidden_layers((1, 2, 1), flips="odd"))
     >>> tanh.same_up_to([1.0, 2.0, 3.0, 4.0], [-2.0, 1.0, -4.0, 3.0])
     True

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kramers_grok.landscape.annealing import annealed
-from kramers_grok.landscape.pseudo_orbit import PseudoOrbit
+from kramers_grok.landscape.potential_theory.annealing import annealed
+from kramers_grok.landscape.potential_theory.pseudo_orbit import PseudoOrbit
 from kramers_grok.landscape.surface import Surface
 
 __all__ = ["Draws", "Neighbourhood"]

@@ -10,12 +10,12 @@ from scipy.sparse.linalg import spsolve
 
 from kramers_grok.core.landscape import Landscape
 from kramers_grok.landscape.barriers import find_barrier
-from kramers_grok.landscape.capacity import capacity_rate
-from kramers_grok.landscape.capacity_run import CapacityRun
-from kramers_grok.landscape.copies import Copies, Profile
 from kramers_grok.landscape.numerical_barrier import NumericalBarrier
+from kramers_grok.landscape.potential_theory.capacity import capacity_rate
+from kramers_grok.landscape.potential_theory.capacity_run import CapacityRun
+from kramers_grok.landscape.potential_theory.copies import Copies, Profile
 from kramers_grok.landscape.surface import Surface
-from kramers_grok.landscape.symmetry_group import Symmetry
+from kramers_grok.landscape.symmetries.symmetry_group import Symmetry
 from kramers_grok.models.base import SymbolicModel
 
 COUPLING, SIXTH = 0.35, 0.02
@@ -79,7 +79,7 @@ def test_saddles_close_to_each_other_against_a_grid(
     assert rate.relative_error < 0.1
     # No luck is left in this: the exact rate lies between the bounds, up to the draws' error and the recrossings.
     assert abs(exact * rate.value - 1) < 0.5 * rate.gap + 4.4 * rate.sampling_error + 1 / (exact * 0.5)
-    monkeypatch.setattr("kramers_grok.landscape.capacity_run.copies_within", lambda *_: None)
+    monkeypatch.setattr("kramers_grok.landscape.potential_theory.capacity_run.copies_within", lambda *_: None)
     alone = capacity_rate(barrier, heat, **DRAWS, warn=False)
     assert not alone.valid  # the negative control: one saddle's trial varies in the wells behind the others
     assert exact * alone.value > 1e10
@@ -89,7 +89,7 @@ def test_far_saddles_are_left_alone(barrier: NumericalBarrier, monkeypatch: pyte
     heat = barrier.height / 100
     assert CapacityRun(barrier, heat, 0, None, 2**9, 4)._near is None
     rate = capacity_rate(barrier, heat, **DRAWS)
-    monkeypatch.setattr("kramers_grok.landscape.capacity_run.copies_within", lambda *_: None)
+    monkeypatch.setattr("kramers_grok.landscape.potential_theory.capacity_run.copies_within", lambda *_: None)
     assert rate == capacity_rate(barrier, heat, **DRAWS)
 
 

@@ -8,18 +8,19 @@ The mean time to go from a trap A to the target B is *exactly*
 with the committor 1 − h. The Eyring–Kramers formula is both integrals in Gaussian approximation. Here they are summed
 over quasi-random draws from those Gaussians, with the energy as it is:
 
-- below, over the trap's basin (`kramers_grok.landscape.wells`);
-- above, with a trial committor that follows the bent level sets (`kramers_grok.landscape.committor`). By Dirichlet's
-  principle this is an **upper** bound of the capacity, so the time a lower one. The gap is at most
+- below, over the trap's basin (`kramers_grok.landscape.potential_theory.wells`);
+- above, with a trial committor that follows the bent level sets
+  (`kramers_grok.landscape.potential_theory.committor`). By Dirichlet's principle this is an **upper** bound of the
+  capacity, so the time a lower one. The gap is at most
   :math:`\|Lq\|^2/\Lambda` with :math:`Lq=T\Delta q-\nabla F\cdot\nabla q` and Λ the smallest eigenvalue of −L between A
   and B; about a saddle that is :math:`|\mu_-|`, to leading order, and the same draws give the norm. The rate reported
   lies in the middle of the two, and half their distance is part of its error;
-- along the rotations of hidden units, exact or broken, by Haar's measure (`kramers_grok.landscape.pseudo_orbit`): a
-  soft mode is no Gaussian but a whole angle. Where rotations are broken the trial follows the top of the barrier as it
-  moves with them (`kramers_grok.landscape.ridge`).
-
+- along the rotations of hidden units, exact or broken, by Haar's measure
+  (`kramers_grok.landscape.potential_theory.pseudo_orbit`): a soft mode is no Gaussian but a whole angle. Where
+  rotations are broken the trial follows the top of the barrier as it moves with them
+  (`kramers_grok.landscape.potential_theory.ridge`);
 - where copies of the saddle lie within thermal reach of each other (other unused hidden units), with a trial over all
-  of them (`kramers_grok.landscape.copies`), since behind each lies a deep well.
+  of them (`kramers_grok.landscape.potential_theory.copies`), since behind each lies a deep well.
 
 It fails, and says so, where deep wells lie behind saddles of another kind within thermal reach, or so many units open
 the way together that no product of trials is near the committor: then few draws carry the sum, or the bounds differ.
@@ -35,9 +36,9 @@ from dataclasses import dataclass
 
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import NoBarrierError, ValidityWarning
-from kramers_grok.landscape.capacity_run import CapacityRun
 from kramers_grok.landscape.numerical_barrier import NumericalBarrier
-from kramers_grok.landscape.wells import Sampled
+from kramers_grok.landscape.potential_theory.capacity_run import CapacityRun
+from kramers_grok.landscape.potential_theory.wells import Sampled
 from kramers_grok.theory.rates import Rate
 
 __all__ = ["CapacityRate", "capacity_rate"]

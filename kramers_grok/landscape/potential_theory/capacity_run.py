@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from kramers_grok.landscape.committor import TrialCommittor
-from kramers_grok.landscape.copies import END, Copies, copies_within
-from kramers_grok.landscape.draws import Draws, Factor, Neighbourhood
 from kramers_grok.landscape.numerical_barrier import NumericalBarrier
-from kramers_grok.landscape.pseudo_orbit import SOFT_SHARE, PseudoOrbit
-from kramers_grok.landscape.ridge import Ridge
-from kramers_grok.landscape.slice_energy import SliceEnergy
+from kramers_grok.landscape.potential_theory.committor import TrialCommittor
+from kramers_grok.landscape.potential_theory.copies import END, Copies, copies_within
+from kramers_grok.landscape.potential_theory.draws import Draws, Factor, Neighbourhood
+from kramers_grok.landscape.potential_theory.pseudo_orbit import SOFT_SHARE, PseudoOrbit
+from kramers_grok.landscape.potential_theory.ridge import Ridge
+from kramers_grok.landscape.potential_theory.slice_energy import SliceEnergy
+from kramers_grok.landscape.potential_theory.wells import Basin, Sampled, normal_blocks, sampled_mean
 from kramers_grok.landscape.surface import Surface
-from kramers_grok.landscape.units import UnitLayer
-from kramers_grok.landscape.wells import Basin, Sampled, normal_blocks, sampled_mean
+from kramers_grok.landscape.symmetries.units import UnitLayer
 
 __all__ = ["CapacityRun"]
 
@@ -46,7 +46,7 @@ class CapacityRun:
         T [loss].
     seed : int
     pseudo : bool, optional
-        As ``pseudo_orbit`` of `kramers_grok.landscape.capacity.capacity_rate`.
+        As ``pseudo_orbit`` of `kramers_grok.landscape.potential_theory.capacity.capacity_rate`.
     draws, blocks : int
         Number of draws, and of independent blocks of them.
     """

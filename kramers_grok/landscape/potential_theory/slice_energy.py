@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kramers_grok.core.exceptions import NoBarrierError
-from kramers_grok.landscape.pseudo_orbit import PseudoOrbit
+from kramers_grok.landscape.potential_theory.pseudo_orbit import PseudoOrbit
 from kramers_grok.landscape.surface import Surface
 
 __all__ = ["SliceEnergy"]

@@ -14,8 +14,8 @@ from kramers_grok.core.noise import per_sample
 from kramers_grok.dynamics.optimizers import Adam, GradientDescent, Momentum, Optimizer
 from kramers_grok.dynamics.sampling import ShuffledEpochs, WithoutReplacement, WithReplacement
 from kramers_grok.dynamics.sgd import SGD
-from kramers_grok.landscape.invariant_sets import InvariantSet, invariant_set, per_sample_gradients
-from kramers_grok.landscape.symmetry import symmetry_of
+from kramers_grok.landscape.symmetries.invariant_sets import InvariantSet, invariant_set, per_sample_gradients
+from kramers_grok.landscape.symmetries.symmetry import symmetry_of
 from kramers_grok.models.activations import GELU, Activation, Identity, Quadratic, ReLU, Softplus, Tanh
 from kramers_grok.models.data import FiniteData, finite, linear_teacher_data, teacher
 from kramers_grok.models.deep_linear import DeepLinearNetwork

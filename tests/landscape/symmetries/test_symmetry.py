@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.landscape.hessian import hessian
-from kramers_grok.landscape.symmetry import Symmetry, symmetry_of
-from kramers_grok.landscape.units import UnitLayer, hidden_layers
+from kramers_grok.landscape.symmetries.symmetry import Symmetry, symmetry_of
+from kramers_grok.landscape.symmetries.units import UnitLayer, hidden_layers
 from kramers_grok.models.activations import GELU, Identity, Quadratic, ReLU, Tanh
 from kramers_grok.models.chain import ChainModel
 from kramers_grok.models.data import FiniteData, finite
