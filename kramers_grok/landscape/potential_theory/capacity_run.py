@@ -13,12 +13,11 @@ from kramers_grok.landscape.numerical_barrier import NumericalBarrier
 from kramers_grok.landscape.potential_theory.committor import TrialCommittor
 from kramers_grok.landscape.potential_theory.copies import END, Copies, copies_within
 from kramers_grok.landscape.potential_theory.draws import Draws, Factor, Neighbourhood
-from kramers_grok.landscape.potential_theory.pseudo_orbit import SOFT_SHARE, PseudoOrbit
+from kramers_grok.landscape.potential_theory.pseudo_orbit import PseudoOrbit, soft_orbit
 from kramers_grok.landscape.potential_theory.ridge import Ridge
 from kramers_grok.landscape.potential_theory.slice_energy import SliceEnergy
 from kramers_grok.landscape.potential_theory.wells import Basin, Sampled, normal_blocks, sampled_mean
 from kramers_grok.landscape.surface import Surface
-from kramers_grok.landscape.symmetries.units import UnitLayer
 
 __all__ = ["CapacityRun"]
 
@@ -61,23 +60,16 @@ class CapacityRun:
         self.size = float(np.abs(barrier.saddle).max())  # of weights: at the state 0 rounding is all there is
         self.points = {"minimum": barrier.minimum, "saddle": barrier.saddle}
         self.curved = {name: self.surface.hessian(point) for name, point in self.points.items()}
-        # An even activation has no linear part at 0, and rotations of its units are nowhere near a symmetry.
-        known = zip(barrier.symmetry.layers, barrier.symmetry.softened.layers, strict=True)
-        layers = tuple(soft for own, soft in known if own.flips is None or bool(own.flips.all()))
-        self.below, self.above = (self._orbit(name, layers, pseudo) for name in self.points)
+        self.below, self.above = (self._orbit(name, pseudo) for name in self.points)
 
     # ------------------------------------------------------------ what is integrated
 
-    def _orbit(self, name: str, layers: tuple[UnitLayer, ...], wanted: bool | None) -> PseudoOrbit:
+    def _orbit(self, name: str, wanted: bool | None) -> PseudoOrbit:
         point = self.points[name]
-        alone = PseudoOrbit((), point)
-        if not layers or (wanted is False and not self.exact):
-            return alone
-        orbit = PseudoOrbit(layers, point, scale=self.size)
-        if self.exact or wanted:
-            return orbit
-        soft = any(mode.share(self.temperature) > SOFT_SHARE for mode in orbit.modes(self.curved[name]))
-        return orbit if soft else alone
+        found = soft_orbit(
+            self.barrier.symmetry, point, self.curved[name], self.temperature, scale=self.size, wanted=wanted
+        )
+        return PseudoOrbit((), point) if found is None else found
 
     def _turns(self, orbit: PseudoOrbit) -> list[Array]:
         return orbit.rotations(normal_blocks(orbit.n_normals, 4 * _AVERAGED, 4, self.seed + 1)[0])
@@ -302,6 +294,8 @@ class CapacityRun:
             return self._mixed_residual(self._near, draws.theta[few], weight[few], smooth[few])
         flow = trial.flow(c, ridge)
         lost = self.temperature * float((weight[rest] * flow.square[rest]).sum())
+        if not seen.any():  # no draw on the top at all, as where a wide layer's soft rotations leave it
+            return lost / int(few.sum())
         force, turns = self.surface.gradients(draws.theta[seen]), [t[seen] for t in draws.turns]
         if turns:
             force = orbit.rotated(turns, force, back=True)

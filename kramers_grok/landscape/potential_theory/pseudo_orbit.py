@@ -31,10 +31,11 @@ from scipy.linalg import expm
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.landscape.surface import Surface
+from kramers_grok.landscape.symmetries.symmetry_group import Symmetry
 from kramers_grok.landscape.symmetries.units import UnitLayer
 from kramers_grok.theory.orbits import log_stiefel_volume
 
-__all__ = ["SOFT_SHARE", "PseudoOrbit", "SoftMode", "soft_modes", "soft_text"]
+__all__ = ["SOFT_SHARE", "PseudoOrbit", "SoftMode", "soft_modes", "soft_orbit", "soft_text"]
 
 Array = NDArray[np.float64]
 
@@ -317,6 +318,36 @@ def soft_modes(surface: Surface, layers: Sequence[UnitLayer], point: Array) -> t
     except InvalidParameterError:
         return ()
     return orbit.modes(surface.hessian(point)) if orbit.dimension else ()
+
+
+def soft_orbit(
+    symmetry: Symmetry, point: Array, hessian: Array, temperature: float, *, scale: float, wanted: bool | None = None
+) -> PseudoOrbit | None:
+    """Return the pseudo-orbit about a stationary point, or None where the rotations of units are no matter there.
+
+    Parameters
+    ----------
+    symmetry : Symmetry
+        Of the energy. Exact rotations are always integrated.
+    point : ndarray, shape (parameter,)
+    hessian : ndarray, shape (parameter, parameter)
+        At the point.
+    temperature : float
+        T > 0 [loss]: broken rotations matter where a mode is soft.
+    scale : float
+        As in `PseudoOrbit`.
+    wanted : bool, optional
+        Say whether to integrate broken rotations in place of looking at their modes.
+    """
+    # An even activation has no linear part at 0, and rotations of its units are nowhere near a symmetry.
+    known = zip(symmetry.layers, symmetry.softened.layers, strict=True)
+    layers = tuple(soft for own, soft in known if own.flips is None or bool(own.flips.all()))
+    if not layers or (wanted is False and not symmetry.is_continuous):
+        return None
+    orbit = PseudoOrbit(layers, point, scale=scale)
+    if symmetry.is_continuous or wanted or any(m.share(temperature) > SOFT_SHARE for m in orbit.modes(hessian)):
+        return orbit
+    return None
 
 
 def soft_text(name: str, modes: Sequence[SoftMode], temperature: float) -> tuple[str, ...]:

@@ -27,6 +27,8 @@ from kramers_grok.models.mlp import MLP
 from kramers_grok.theory.deep_linear import DeepLinearChain
 from kramers_grok.theory.gradient_noise import EmpiricalResidualVariance
 from kramers_grok.theory.minibatch import MinibatchNoise, PathNoise, minibatch_log_factor
+from kramers_grok.theory.radial import RadialFreeEnergy
+from kramers_grok.theory.radial_minibatch import radial_minibatch_log_factor
 from kramers_grok.theory.rates import eyring_kramers_rate
 
 DRAWS = {"seed": 3, "n_samples": 2**13, "n_blocks": 8}
@@ -278,6 +280,25 @@ def test_noise_along_the_path_is_the_modes() -> None:
     assert variance_along(barrier)[0] < 1e-12  # gated: no noise at the state without weights
     with pytest.raises(InvalidParameterError, match="lr_over_batch"):
         PathNoise(-1.0)
+
+
+def test_with_soft_rotations_only_what_entropy_leaves_is_climbed() -> None:
+    # The radial free energy of the linear network, in its own coordinates and with its own path, is the other route;
+    # the two share the covariance of one feature. Their paths differ, by a share of the order T/ΔF.
+    data = linear_teacher_data([[1.0]], n_samples=32, label_noise=0.5, seed=1, whiten=True)
+    network = MLP.from_data(data, (4, 4), Identity(), weight_decay=0.25)
+    linear = network.linear.theory
+    known = linear.barrier()
+    barrier = find_barrier(network, known.minimum, known.destination, n_paths=1)
+    variance = EmpiricalResidualVariance(data.x[:, 0], data.y[:, 0])
+    for ratio in (20.0, 40.0, 200.0):
+        heat, noise = barrier.height / ratio, 0.002
+        radial = radial_minibatch_log_factor(RadialFreeEnergy(linear, heat), MinibatchNoise(noise, variance))
+        along = path_log_factor(barrier, heat, PathNoise(noise))
+        assert math.isclose(along, radial, rel_tol=2 / ratio)
+        # The negative control: the whole loss as what is climbed
+        whole = minibatch_log_factor(linear.mode(0), heat, MinibatchNoise(noise, variance))
+        assert whole > radial * (1 + 5 / ratio)
 
 
 def test_noise_of_a_model_without_samples_is_refused(chain: NumericalBarrier) -> None:
