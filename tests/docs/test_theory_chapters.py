@@ -1,10 +1,9 @@
 """The derivations in `theory/` run from top to bottom, and only their last cell, the contract, knows the package."""
 
-import ast
 import importlib.util
 import linecache
 import re
-from dataclasses import dataclass
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,95 +11,83 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CHAPTERS = sorted((ROOT / "theory").glob("[0-9]*.md"))
-FENCE = re.compile(r"^(?P<mark>`{3,})\{code-cell\}[^\n]*\n(?P<body>.*?)^(?P=mark)[ \t]*$", re.M | re.S)
-OPTIONS = re.compile(r"\A(---\n.*?^---\n|(:[^\n]*\n)+)", re.M | re.S)
 
 
-def load_record() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_executed", ROOT / "docs" / "executed.py")
+def load(name: str) -> ModuleType:
+    """Load a module of `docs/`, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look themselves up there
     spec.loader.exec_module(module)
     return module
 
 
-executed = load_record()
+executed, theory = load("executed"), load("chapters")
+CHAPTERS: list[Path] = theory.chapters()
+
+each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One code cell; `filename` names it in tracebacks, whose line numbers are those of the chapter."""
-
-    filename: str
-    source: str
-
-    @property
-    def imported(self) -> set[str]:
-        """Top-level names of the packages that the cell imports."""
-        names: set[str] = set()
-        for node in ast.walk(ast.parse(self.source)):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                names.add((node.module or "").split(".")[0])
-        return names
-
-    def run(self, namespace: dict[str, Any]) -> None:
-        # Lets a traceback (pytest's too) quote the cell's own lines.
-        linecache.cache[self.filename] = (
-            len(self.source),
-            None,
-            self.source.splitlines(keepends=True),
-            self.filename,
-        )
-        exec(compile(self.source, self.filename, "exec"), namespace)
-
-
-def cells_of(text: str, name: str) -> list[Cell]:
-    cells = []
-    for number, fence in enumerate(FENCE.finditer(text), start=1):
-        body = OPTIONS.sub(lambda match: "\n" * match[0].count("\n"), fence["body"])
-        padding = "\n" * text.count("\n", 0, fence.start("body"))
-        cells.append(Cell(f"{name} cell {number}", padding + body))
-    return cells
-
-
-def chapter_cells(chapter: Path) -> list[Cell]:
-    return cells_of(chapter.read_text(encoding="utf-8"), f"theory/{chapter.name}")
+def run(cell: Any, namespace: dict[str, Any]) -> None:
+    # Lets a traceback (pytest's too) quote the cell's own lines.
+    linecache.cache[cell.filename] = (
+        len(cell.source),
+        None,
+        cell.source.splitlines(keepends=True),
+        cell.filename,
+    )
+    exec(compile(cell.source, cell.filename, "exec"), namespace)
 
 
 def test_there_are_chapters() -> None:
     assert CHAPTERS, "no theory/NN_*.md was found"
+    assert executed.chapters() == CHAPTERS, "what the documentation builds"
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
+@each_chapter
 def test_chapter_is_a_notebook_without_outputs(chapter: Path) -> None:
     text = chapter.read_text(encoding="utf-8")
     header = re.match(r"\A---\n(.*?)\n---\n", text, re.S)
     assert header, "a chapter starts with the header that makes it a notebook"
     assert "file_format: mystnb" in header[1] or "format_name: myst" in header[1]
     assert "kernelspec" in header[1]
-    assert len(FENCE.findall(text)) == text.count("{code-cell}"), "a code cell is not closed"
+    assert len(theory.FENCE.findall(text)) == text.count("{code-cell}"), "a code cell is not closed"
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
+@each_chapter
+def test_chapter_has_its_parts(chapter: Path) -> None:
+    parts = re.findall(r"^## (.+)$", chapter.read_text(encoding="utf-8"), re.M)
+    assert parts[:2] == ["Claim", "Assumptions"]
+    assert parts[-1] == "Contract"
+    assert len(parts) > 3, "between the assumptions and the contract stands the derivation"
+
+
+@each_chapter
 def test_only_the_contract_imports_the_package(chapter: Path) -> None:
-    *derivation, contract = chapter_cells(chapter)
-    assert "kramers_grok" in contract.imported, f"{contract.filename} is the last one, and no contract"
+    *derivation, contract = theory.cells(chapter)
+    assert "kramers_grok" in contract.packages, f"{contract.filename} is the last one, and no contract"
     assert "assert" in contract.source
     for cell in derivation:
-        assert "kramers_grok" not in cell.imported, f"{cell.filename} imports what it has to derive"
+        assert not cell.forbidden, f"{cell.filename} may import what it has to derive"
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
+def test_every_module_of_the_theory_is_derived() -> None:
+    held = theory.held_by()
+    assert len(held) > 50
+    missing = [module for module, chapters in held.items() if not chapters]
+    assert not missing, "no chapter's contract imports them: derive what they hold"
+    assert all(f"`{module.removeprefix('kramers_grok.')} <" in theory.table() for module in held)
+
+
+@each_chapter
 def test_chapter_holds(chapter: Path) -> None:
     if executed.read(chapter) is not None:
         return  # the documentation that was built of this very checkout ran it, with every warning an error
     namespace: dict[str, Any] = {"__name__": f"theory.{chapter.stem}"}
-    for cell in chapter_cells(chapter):
-        cell.run(namespace)
+    for cell in theory.cells(chapter):
+        run(cell, namespace)
 
 
 BROKEN = """\
@@ -123,13 +110,44 @@ assert x == 2
 
 
 def test_a_wrong_chapter_fails_where_it_is_wrong() -> None:
-    first, second = cells_of(BROKEN, "theory/broken.md")
-    assert first.imported == set()
-    assert second.imported == {"kramers_grok"}
+    first, second = theory.cells_of(BROKEN, "theory/broken.md")
+    assert first.packages == set()
+    assert second.packages == {"kramers_grok"}
     namespace: dict[str, Any] = {}
-    first.run(namespace)
+    run(first, namespace)
     with pytest.raises(AssertionError) as failure:
-        second.run(namespace)
+        run(second, namespace)
     last = failure.traceback[-1]
     assert str(last.path).endswith("theory/broken.md cell 2")
     assert last.lineno + 1 == BROKEN.splitlines().index("assert x == 2") + 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import kramers_grok",
+        "from kramers_grok.theory import rates",
+        "from helper import rate  # which may import it",
+        "from . import helper",
+        "import importlib\nrates = importlib.import_module('kramers_grok.theory.rates')",
+        "import subprocess",
+        "import sys\nrates = sys.modules['kramers_grok.theory.rates']",
+        "rates = __import__('kramers_grok').theory.rates",
+        "exec(text)",
+        "def late():\n    from kramers_grok.theory.rates import kramers_rate",
+    ],
+)
+def test_a_derivation_that_could_see_the_package_is_refused(source: str) -> None:
+    """Negative control, also through a helper."""
+    assert theory.Cell("a cell", source).forbidden
+
+
+def test_a_derivation_may_use_its_tools() -> None:
+    source = "import math\nimport numpy as np\nfrom scipy.optimize import brentq\nimport sympy as sp, mpmath"
+    assert not theory.Cell("a cell", source).forbidden
+
+
+def test_what_a_contract_holds_is_read_off_its_imports() -> None:
+    cell = theory.Cell("a cell", "from kramers_grok.theory import rates\nfrom kramers_grok.theory.orbits import f")
+    assert {"kramers_grok.theory.rates", "kramers_grok.theory.orbits"} <= cell.imported
+    assert "kramers_grok.theory.saddles" not in cell.imported
