@@ -83,7 +83,7 @@ def main(out: Path | None = None) -> dict[str, float]:
     for sampler in (WithReplacement(), WithoutReplacement()):
         processes = [finite.replace(batch_size=int(b), sampler=sampler) for b in sizes]
         draw(right, type(sampler).__name__, sizes, processes, [with_amplitude(0.7)] * 6)
-    right.set(xlabel="batch size B, of 60 samples", xscale="log", yscale="log")
+    right.set(xlabel="batch size B, of 60 samples", ylabel="temperature T [loss]", xscale="log", yscale="log")
     right.set_xticks(sizes, [str(b) for b in sizes])
     right.minorticks_off()
     for ax in (left, right):

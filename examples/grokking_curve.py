@@ -19,8 +19,9 @@ import numpy as np
 import xarray as xr
 
 import kramers_grok as kg
-from kramers_grok.dynamics.observables import Loss, OrderParameters, trace
+from kramers_grok.dynamics.observables import Loss, OrderParameters
 from kramers_grok.dynamics.sampling import WithoutReplacement
+from kramers_grok.dynamics.tracing import trace
 from kramers_grok.models.data import finite
 from kramers_grok.theory.feature_network import FeatureNetwork
 from kramers_grok.theory.subsampling import GrokkingCriterion, Subsample
@@ -84,7 +85,6 @@ def main(out: Path | None = None) -> dict[str, float]:
         kg.plots.train_and_test(run, ax).set_title(title)
     if out is not None:
         figure.savefig(out, dpi=150)
-    plt.close(figure)
     return numbers
 
 

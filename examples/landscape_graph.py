@@ -83,7 +83,7 @@ def main(out: Path | None = None) -> dict[str, float]:
     print(f"tanh network: {learned.n_states} states, {np.exp(learned.minima['log_volume'].values).round()} copies")
     landscape_graph(graph, first).set_title("three wells")
     landscape_graph(learned, last).set_title("tanh network, two features")
-    middle.set(xlabel="1/T", ylabel="mean time from well to well", title="three wells")
+    middle.set(xlabel="1/T [1/loss]", ylabel="mean time from well to well [time]", title="three wells")
     middle.legend(frameon=False)
     if out is not None:
         figure.savefig(out, dpi=160)

@@ -21,7 +21,8 @@ import kramers_grok as kg
 from kramers_grok.analysis.censored import ExitTimes
 from kramers_grok.analysis.hypotheses import exponentiality_test
 from kramers_grok.analysis.law_choice import choose_law
-from kramers_grok.dynamics.observables import Loss, trace
+from kramers_grok.dynamics.observables import Loss
+from kramers_grok.dynamics.tracing import trace
 from kramers_grok.models.activations import Quadratic
 from kramers_grok.models.data import modular_addition
 from kramers_grok.models.mlp import MLP
@@ -74,7 +75,6 @@ def main(out: Path | None = None) -> dict[str, float]:
     axes[1].legend(frameon=False)
     if out is not None:
         figure.savefig(out, dpi=150)
-    plt.close(figure)
     medians = [float(run.exit_time.median()) for run in runs.values()]
     return {
         "learned without noise": float(runs["all pairs"].escaped.mean()),

@@ -71,7 +71,6 @@ def main(out: Path | None = None) -> dict[str, float]:
     kg.plots.survival({"simulated": exponential}, right)
     if out is not None:
         figure.savefig(out, dpi=150)
-        plt.close(figure)
     difference = measured.value - predicted.mean_time
     return {
         "predicted": predicted.mean_time,

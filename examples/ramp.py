@@ -66,13 +66,14 @@ def main(out: Path | None = None) -> dict[str, float]:
         ax.hist(at, bins=30, density=True, alpha=0.3, color="C1", label="SGD")
         ax.plot(grid, laws[name].density_at(grid), "C0", label="driven")
         ax.plot(grid, slow.density_at(grid), "C0--", lw=1, label="adiabatic")
-        ax.set(title=name, xlabel="weight decay λ at the escape")
+        ax.set(title=name, xlabel="weight decay λ at the escape [loss/weight²]")
         error = at.std(ddof=1) / at.size**0.5
         numbers[f"deviation {name}"] = float((at.mean() - laws[name].mean_weight_decay) / error)
         print(f"{name}: λ = {at.mean():.4f} ± {error:.4f}, predicted {laws[name].mean_weight_decay:.4f}")
     axes[1].axvline(mode.spinodal(), color="black", lw=0.8, label="spinodal")
     for ax in axes:
         ax.legend(frameon=False, fontsize="small")
+    axes[0].set_ylabel("probability density [weight²/loss]")
     down, up = ramps
     width = hysteresis_width(runs[up], runs[down])
     predicted = laws[up].mean_weight_decay - laws[down].mean_weight_decay
@@ -80,7 +81,6 @@ def main(out: Path | None = None) -> dict[str, float]:
     print(f"width of the loop: {width.value:.4f} ({width.lower:.4f} to {width.upper:.4f}), predicted {predicted:.4f}")
     if out is not None:
         figure.savefig(out, dpi=150)
-    plt.close(figure)
     return numbers
 
 

@@ -78,7 +78,7 @@ def main(out: Path | None = None) -> dict[str, float]:
             if name == "mode":
                 right.plot(ratio, 100 * time / STEP, "x", color="0.4", label="brute force" if i == 0 else None)
     left.axhspan(0, PATIENCE / 100 * STEP, color="0.92", label=f"brute force, {PATIENCE:.0e} steps")
-    left.set(xlabel="ΔF/T", ylabel="mean exit time", yscale="log", ylim=(1e2, None))
+    left.set(xlabel="ΔF/T", ylabel="mean exit time [time]", yscale="log", ylim=(1e2, None))
     right.set(xlabel="ΔF/T", ylabel="steps of all replicas for 10 % error", yscale="log")
     for ax in (left, right):
         ax.legend(frameon=False, fontsize="small")

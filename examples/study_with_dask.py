@@ -73,6 +73,7 @@ def main(out: Path | None = None) -> dict[str, float]:
     figure, axes = plt.subplots(1, 2, figsize=(9.4, 4.2), layout="constrained")
     kg.plots.arrhenius(tree, axes[0])
     kg.plots.survival(tree.sel(barrier_over_temperature=5.0), axes[1])
+    axes[1].locator_params(axis="x", nbins=5)
     if out is not None:
         figure.savefig(out, dpi=160)
     z = np.concatenate([tree[engine]["difference_se"].values.ravel() for engine in ("langevin", "sgd")])

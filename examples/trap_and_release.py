@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
@@ -79,10 +78,9 @@ def main(out: Path | None = None) -> dict[str, float]:
     numbers["escaped without noise"] = int(control.escaped.sum())
     print(f"full batch: {numbers['escaped without noise']} of {N_REPLICAS} escaped by t = {float(control.horizon):g}")
     ax = kg.plots.survival(runs)
-    ax.set(xscale="log", yscale="linear", xlim=(1, 5e4))
+    ax.set(xscale="log", yscale="linear", xlim=(1, 5e4), ylim=(-0.02, 1.05))
     if out is not None:
         ax.figure.savefig(out, dpi=150)
-        plt.close(ax.figure)
     return numbers
 
 

@@ -78,7 +78,7 @@ def main(out: Path | None = None) -> dict[str, float]:
     left.plot(list(gaussian), list(gaussian.values()), "k--", label="Gaussian saddle (Eyring–Kramers)")
     left.axvline(melting, color="#D55E00", lw=1, label="entropic spinodal")
     left.set(yscale="log", xlabel="hidden width h", ylabel=kg.plots.label("mean_exit_time"))
-    left.legend(frameon=False, fontsize="small")
+    left.legend(frameon=False, fontsize="small", loc="lower left")
     heats = barrier.height / np.geomspace(3, 40, 24)
     diagram = width_temperature_diagram(theory(2), widths=range(1, 17), temperatures=heats)
     kg.plots.width_temperature(diagram, right)

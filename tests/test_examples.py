@@ -10,6 +10,7 @@ wrong by 20 % moves these times by 40 % and more.
 
 import importlib.util
 import random
+import re
 import runpy
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.integrate import quad
 
 from kramers_grok.models.data import digits
 from kramers_grok.theory.deep_linear import Mode
@@ -77,6 +79,13 @@ def test_every_example_is_tested_and_short() -> None:
         assert f"python examples/{path.name} --out" in text
         assert text.count(".savefig(") == text.count(".savefig(out, ") == 1, "writes one figure, where it was asked to"
         assert "    numbers = main(" in text, "the documentation keeps the numbers for the tests here"
+        assert "plt.close" not in text, "the gallery shows the figure that is left open"
+
+
+def test_the_gallery_begins_with_a_guide_to_all() -> None:
+    guide = (ROOT / "examples" / "README.rst").read_text(encoding="utf-8")
+    named = re.findall(r":ref:`sphx_glr__generated_examples_(\w+)\.py`", guide)
+    assert sorted(named) == [path.stem for path in EXAMPLES]
 
 
 @pytest.mark.slow
@@ -383,3 +392,74 @@ def test_study_with_dask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     z = distances(numbers, "z_")
     assert z.size == 12
     assert np.abs(z).max() < LARGEST
+
+
+def test_phase_diagram(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At D = 3 and σ = 1 the spinodal has m = 1/4, the binodal m = 1/2; at D = 2 nothing jumps."""
+    numbers = run("phase_diagram", tmp_path, capsys)
+    assert numbers["spinodal"] == pytest.approx(0.472470393711, rel=1e-11)
+    assert numbers["binodal"] == pytest.approx(0.396850262992, rel=1e-11)
+    assert numbers["barrier at the binodal"] == pytest.approx(0.0337211244341, rel=1e-10)
+    assert abs(numbers["depth at the binodal"]) < 1e-12
+    for depth in (2, 3, 4, 6):  # drawn up to 1e-12 below the spinodal, √1e-12 above the fold
+        assert numbers[f"jump_{depth}"] == pytest.approx((depth - 2) / (2 * (depth - 1)), abs=3e-6)
+
+
+def tilted_times(tilt: float, temperature: float) -> tuple[float, float]:
+    """Both mean times from minimum to minimum, by nested adaptive quadrature of the textbook's double integral."""
+    left, _, right = sorted(np.roots([4, 0, -4, tilt]).real)
+
+    def weight(x: float) -> float:
+        return float(np.exp(-((x**2 - 1) ** 2 + tilt * x) / temperature))
+
+    def time(start: float, end: float, wall: float) -> float:
+        outer = quad(lambda x: quad(weight, wall, x, epsabs=0, epsrel=1e-9)[0] / weight(x), start, end, epsrel=1e-9)
+        return float(outer[0] / temperature)
+
+    return time(left, right, -2.6), time(right, left, 2.6)
+
+
+@pytest.mark.slow
+def test_asymmetric_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers = run("asymmetric_well", tmp_path, capsys)
+    for tilt in (0.0, 0.2, 0.4):
+        forth, back = tilted_times(tilt, temperature=0.25)
+        assert numbers[f"left to right_{tilt}"] == pytest.approx(forth, rel=1e-7)
+        assert numbers[f"right to left_{tilt}"] == pytest.approx(back, rel=1e-7)
+    z = distances(numbers, "z_")
+    assert z.size == 6
+    assert np.abs(z).max() < LARGEST
+    # Negative control: means are known to 3 %, and a temperature 20 % higher halves these times
+    assert tilted_times(0.4, temperature=0.3)[0] < 0.6 * tilted_times(0.4, temperature=0.25)[0]
+
+
+@pytest.mark.slow
+def test_mueller_brown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Energies as published; 256 times know a mean to 6 %, so that a time half as long would be seen."""
+    numbers = run("mueller_brown", tmp_path, capsys)
+    published = {
+        "left": -146.700,
+        "right": -108.167,
+        "middle": -80.768,
+        "high saddle": -40.665,
+        "low saddle": -72.249,
+    }
+    assert {name: round(numbers[name], 3) for name in published} == published
+    z = distances(numbers, "z_")
+    assert z.size == 4
+    assert np.abs(z).max() < LARGEST
+    assert numbers["exact_left to right_20"] > 4 * numbers["exact_right to left_20"]
+
+
+@pytest.mark.slow
+def test_inverse_design(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Delays are known to 4.4 %; rates with η to first order are right to a few per cent more."""
+    numbers = run("inverse_design", tmp_path, capsys)
+    z = distances(numbers, "z_")
+    assert z.size == 6
+    assert np.abs(z).max() < LARGEST + 0.03 / 0.044
+    for steps in (1000, 3000, 10_000):
+        # Twice the batch at twice the rate would be the same temperature, and half the steps: less than twice is needed
+        assert 1.5 < numbers[f"lr_128_{steps}"] / numbers[f"lr_64_{steps}"] < 2.0
+    # Negative control: a temperature off by 20 % moves the longest delay by far more than the errors
+    assert numbers["lr_64_3000"] > 1.2 * numbers["lr_64_10000"]
