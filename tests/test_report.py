@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import html.parser
-import json
 import os
 import re
-import shutil
-import subprocess
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -24,9 +21,9 @@ from kramers_grok import report
 from kramers_grok.core.exceptions import StudyConflictError
 from kramers_grok.core.schema import canonical_json
 from kramers_grok.report import escape_figures, pictures, text
-from kramers_grok.studies import export
-from kramers_grok.studies.escape_study import EscapeStudy
-from kramers_grok.studies.store import Store
+from kramers_grok.studies.escape.study import EscapeStudy
+from kramers_grok.studies.files.store import Store
+from kramers_grok.studies.results import export
 
 Made = tuple[EscapeStudy, dict[str, xr.Dataset]]
 Make = Callable[..., Made]
@@ -318,95 +315,6 @@ def test_templates_are_part_of_the_package() -> None:
 # ---------------------------------------------------------------- in a browser
 
 
-class Browser:
-    """Headless Chromium, driven through its devtools over a pair of pipes: no port, no driver, no network."""
-
-    def __init__(self, binary: str, profile: Path) -> None:
-        answers, there_writes = os.pipe()
-        there_reads, commands = os.pipe()
-        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-                   "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]  # fmt: skip
-        # Chromium reads commands from descriptor 3 and writes answers to 4
-        plumbing = f'exec "$0" "$@" 3<&{there_reads} 4>&{there_writes}'
-        self.process = subprocess.Popen(
-            ["bash", "-c", plumbing, binary, *options],
-            pass_fds=(there_reads, there_writes), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        for descriptor in (there_reads, there_writes):
-            os.close(descriptor)
-        self.answers, self.commands = answers, commands
-        self.events: list[dict[str, Any]] = []
-        self.unread = b""
-        self.number = 0
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
-
-    def _message(self) -> dict[str, Any]:
-        while b"\0" not in self.unread:
-            chunk = os.read(self.answers, 1 << 16)
-            if not chunk:
-                raise ConnectionError("the browser is gone")
-            self.unread += chunk
-        message, self.unread = self.unread.split(b"\0", 1)
-        found: dict[str, Any] = json.loads(message)
-        return found
-
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
-        self.number += 1
-        message = {"id": self.number, "method": method, "params": params}
-        if not method.startswith("Target.") and method != "Browser.close":
-            message["sessionId"] = self.session
-        os.write(self.commands, json.dumps(message).encode() + b"\0")
-        while (answer := self._message()).get("id") != self.number:
-            self.events.append(answer)
-        assert "error" not in answer, answer
-        result: dict[str, Any] = answer["result"]
-        return result
-
-    def open(self, path: Path, *, width: int, dark: bool = False, media: str = "screen") -> None:
-        """Open a file in a window of this width; `events` are those since then."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=width < 500
-        )
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
-        self.events.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._message())
-
-    def evaluate(self, expression: str) -> Any:
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
-
-    def complaints(self) -> list[str]:
-        """What the console says, and what was asked of the network."""
-        said = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
-        found = [str(e["params"]) for e in self.events if e["method"] in said]
-        asked = [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
-        return found + [url[:200] for url in asked if not url.startswith(("data:", "file:///"))]
-
-    def close(self) -> None:
-        for descriptor in (self.commands, self.answers):
-            os.close(descriptor)
-        self.process.terminate()
-        self.process.wait(timeout=30)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome", "chrome")]
-    binary = next((path for path in found if path), None)
-    if binary is None:
-        if os.environ.get("KRAMERS_GROK_BROWSER") == "required":
-            pytest.fail("no Chromium here, which KRAMERS_GROK_BROWSER=required asks for")
-        pytest.skip("no Chromium here")
-    browser = Browser(binary, tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
 _LAYOUT = """({
   broken: [...document.images].filter(image => !image.complete || image.naturalWidth === 0).length,
   images: document.images.length,
@@ -418,7 +326,7 @@ _LAYOUT = """({
 })"""
 
 
-def _check_layout(browser: Browser, path: Path, images: int) -> None:
+def _check_layout(browser: Any, path: Path, images: int) -> None:
     for width in (1280, 390):
         for dark in (False, True):
             browser.open(path, width=width, dark=dark)
@@ -433,17 +341,17 @@ def _check_layout(browser: Browser, path: Path, images: int) -> None:
             assert abs(light[0] - light[1]) > 450  # of 765: dark on light, or light on dark
 
 
-def test_the_page_in_a_browser(finished: Finished, browser: Browser) -> None:
+def test_the_page_in_a_browser(finished: Finished, browser: Any) -> None:
     _check_layout(browser, finished.out / "report.html", 4)
 
 
-def test_a_printed_page_is_not_cut(finished: Finished, browser: Browser) -> None:
+def test_a_printed_page_is_not_cut(finished: Finished, browser: Any) -> None:
     browser.open(finished.out / "report.html", width=794, media="print")
     assert browser.evaluate("document.documentElement.scrollWidth") <= 794
     assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
 
-def test_nothing_of_a_foreign_file_runs(finished: Finished, tmp_path: Path, browser: Browser) -> None:
+def test_nothing_of_a_foreign_file_runs(finished: Finished, tmp_path: Path, browser: Any) -> None:
     browser.open(finished.out / "report.html", width=390)
     assert browser.complaints() == []
     assert browser.evaluate("document.scripts.length") == 0
