@@ -18,10 +18,10 @@ import xarray as xr
 from benchmarks.escape import Chosen
 from benchmarks.timing import Check, Part, Plan, Racer, Say
 from kramers_grok.core.schema import exit_dataset
-from kramers_grok.studies import runner
-from kramers_grok.studies.cells import Cell
-from kramers_grok.studies.executors import Workers
-from kramers_grok.studies.store import Store
+from kramers_grok.studies.files.store import Store
+from kramers_grok.studies.running import runner
+from kramers_grok.studies.running.cells import Cell
+from kramers_grok.studies.running.executors import Workers
 
 REPLICAS = (1_024, 65_536)
 
@@ -148,7 +148,7 @@ def workers_part(threads: int, part: Part, plan: Plan, chosen: Chosen, say: Say)
 
 def _repeats(seconds: float) -> int:
     """Products that take so long on one thread here."""
-    from kramers_grok.studies.threads import single_threaded
+    from kramers_grok.studies.running.threads import single_threaded
 
     with single_threaded():
         products({"repeats": 100}, seed=0)
@@ -197,7 +197,7 @@ def _status(out: Path, _: int) -> None:
 
 
 def _expand(n: int, _: int) -> None:
-    from kramers_grok.studies.escape_study import EscapeStudy
+    from kramers_grok.studies.escape.study import EscapeStudy
 
     side = round(n**0.5)
     study = EscapeStudy(

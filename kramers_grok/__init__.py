@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from kramers_grok.dynamics.langevin import TorchSDE as TorchSDE
     from kramers_grok.dynamics.minibatch_sde import Minibatches as Minibatches
     from kramers_grok.dynamics.noise_temperature import gradient_noise_temperature as gradient_noise_temperature
-    from kramers_grok.dynamics.observables import trace as trace
     from kramers_grok.dynamics.optimizers import Adam as Adam
     from kramers_grok.dynamics.optimizers import AdamW as AdamW
     from kramers_grok.dynamics.optimizers import GradientDescent as GradientDescent
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from kramers_grok.dynamics.sampling import WithReplacement as WithReplacement
     from kramers_grok.dynamics.sgd import SGD as SGD
     from kramers_grok.dynamics.stationary import stationary_temperature as stationary_temperature
+    from kramers_grok.dynamics.tracing import trace as trace
     from kramers_grok.dynamics.transverse import transverse_growth as transverse_growth
     from kramers_grok.dynamics.underdamped import UnderdampedLangevin as UnderdampedLangevin
     from kramers_grok.escape.first_passage import first_passage as first_passage
@@ -98,11 +98,11 @@ if TYPE_CHECKING:
     from kramers_grok.models.module import ModuleModel as ModuleModel
     from kramers_grok.studies.attribution import attribution as attribution
     from kramers_grok.studies.diagnosis import diagnose as diagnose
-    from kramers_grok.studies.escape_study import EscapeStudy as EscapeStudy
-    from kramers_grok.studies.executors import Workers as Workers
-    from kramers_grok.studies.runner import run_study as run_study
-    from kramers_grok.studies.study import read_study as read_study
-    from kramers_grok.studies.verdicts import judge as judge
+    from kramers_grok.studies.escape.study import EscapeStudy as EscapeStudy
+    from kramers_grok.studies.results.verdicts import judge as judge
+    from kramers_grok.studies.running.executors import Workers as Workers
+    from kramers_grok.studies.running.runner import run_study as run_study
+    from kramers_grok.studies.running.study import read_study as read_study
     from kramers_grok.theory.action_cumulants import EmpiricalCumulants as EmpiricalCumulants
     from kramers_grok.theory.action_cumulants import GaussianCumulants as GaussianCumulants
     from kramers_grok.theory.control import design_schedule as design_schedule
@@ -171,7 +171,6 @@ _ROOMS = {
     "dynamics.langevin": ("Fused", "Langevin", "TorchSDE"),
     "dynamics.minibatch_sde": ("Minibatches",),
     "dynamics.noise_temperature": ("gradient_noise_temperature",),
-    "dynamics.observables": ("trace",),
     "dynamics.optimizers": ("Adam", "AdamW", "GradientDescent", "Momentum"),
     "dynamics.sampling": (
         "ByMoments",
@@ -183,6 +182,7 @@ _ROOMS = {
     ),
     "dynamics.sgd": ("SGD",),
     "dynamics.stationary": ("stationary_temperature",),
+    "dynamics.tracing": ("trace",),
     "dynamics.transverse": ("transverse_growth",),
     "dynamics.underdamped": ("UnderdampedLangevin",),
     "escape.first_passage": ("first_passage",),
@@ -222,11 +222,11 @@ _ROOMS = {
     "models.module": ("ModuleModel",),
     "studies.attribution": ("attribution",),
     "studies.diagnosis": ("diagnose",),
-    "studies.escape_study": ("EscapeStudy",),
-    "studies.executors": ("Workers",),
-    "studies.runner": ("run_study",),
-    "studies.study": ("read_study",),
-    "studies.verdicts": ("judge",),
+    "studies.escape.study": ("EscapeStudy",),
+    "studies.running.executors": ("Workers",),
+    "studies.running.runner": ("run_study",),
+    "studies.running.study": ("read_study",),
+    "studies.results.verdicts": ("judge",),
     "theory.action_cumulants": ("EmpiricalCumulants", "GaussianCumulants"),
     "theory.control": ("design_schedule",),
     "theory.deep_linear": ("DeepLinearChain", "Mode"),

@@ -1,7 +1,13 @@
 """Settings of the test suite proper."""
 
+import importlib.util
 import math
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,8 +17,9 @@ from hypothesis import HealthCheck, settings
 
 from kramers_grok.core.schema import canonical_json, describe, exit_dataset
 from kramers_grok.dynamics import threads
-from kramers_grok.studies.cells import Cell
-from kramers_grok.studies.escape_study import EscapeStudy
+from kramers_grok.studies.escape.study import EscapeStudy
+from kramers_grok.studies.files.netcdf import read_netcdf
+from kramers_grok.studies.running.cells import Cell
 
 # Derandomised: a red build is red again when it is looked at. No deadline: the first example may compile a kernel.
 settings.register_profile(
@@ -43,6 +50,72 @@ def check_labels() -> Callable[[xr.DataTree], None]:
                 assert {"units", "long_name"} <= set(variable.attrs), (tree.name, variable.name)
 
     return check
+
+
+# ---------------------------------------------------------------- evidence: its scripts and committed results
+
+EVIDENCE = Path(__file__).parents[1] / "evidence"
+
+
+@pytest.fixture(scope="session")
+def evidence_script() -> Callable[[str], ModuleType]:
+    """Script of an evidence run by its name, as a module."""
+
+    @cache
+    def script(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(f"evidence_{name}", EVIDENCE / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        return module
+
+    return script
+
+
+@pytest.fixture(scope="session")
+def evidence_tree() -> Callable[[str], xr.DataTree]:
+    """Committed results of an evidence run, with all their groups."""
+
+    @cache
+    def tree(name: str) -> xr.DataTree:
+        found = read_netcdf(EVIDENCE / name / "table.nc")
+        return xr.DataTree(found) if isinstance(found, xr.Dataset) else found
+
+    return tree
+
+
+@pytest.fixture(scope="session")
+def evidence_table(evidence_tree: Callable[[str], xr.DataTree]) -> Callable[..., xr.Dataset]:
+    """``evidence_table(name, group)``: one group of the committed results, the uppermost if none is named."""
+
+    @cache
+    def table(name: str, group: str = "/") -> xr.Dataset:
+        return evidence_tree(name)[group].to_dataset()
+
+    return table
+
+
+# ---------------------------------------------------------------- a browser
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Headless Chromium (`tests/browser.py`); without one the test is skipped, or fails where one is required."""
+    spec = importlib.util.spec_from_file_location("browser", Path(__file__).with_name("browser.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    binary = module.find_chromium()
+    if binary is None:
+        if os.environ.get("KRAMERS_GROK_BROWSER") == "required":
+            pytest.fail("no Chromium here, which KRAMERS_GROK_BROWSER=required asks for")
+        pytest.skip("no Chromium here")
+    started = module.Browser(binary, tmp_path_factory.mktemp("profile"))
+    yield started
+    started.close()
 
 
 # ---------------------------------------------------------------- studies without simulations

@@ -14,8 +14,8 @@ import xarray as xr
 from kramers_grok import report
 from kramers_grok.report import words
 from kramers_grok.report.arms import ARMS
+from kramers_grok.studies.files.store import Store, write_netcdf
 from kramers_grok.studies.reproduction.settings import Settings
-from kramers_grok.studies.store import Store, write_netcdf
 
 MEAN = np.array([100.0, 300.0, 900.0])
 

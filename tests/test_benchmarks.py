@@ -144,7 +144,7 @@ def test_studies_are_timed_by_the_files_they_keep(load: Load) -> None:
 
 
 def test_a_study_that_does_not_finish_is_not_timed(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    studies, executors = load("studies"), importlib.import_module("kramers_grok.studies.executors")
+    studies, executors = load("studies"), importlib.import_module("kramers_grok.studies.running.executors")
 
     def fail(config: Any, *, seed: int) -> None:
         raise ValueError("broken")

@@ -5,10 +5,7 @@ Growth rates and networks are read, not simulated: nothing here happens by chanc
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -16,55 +13,47 @@ import pytest
 import xarray as xr
 
 from kramers_grok.landscape.symmetries.invariant_sets import invariant_set
-from kramers_grok.studies.store import read_netcdf
 
-EVIDENCE = Path(__file__).parents[1] / "evidence"
-
-
-@cache
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("evidence_nonlinear_absorbing", EVIDENCE / "nonlinear_absorbing.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+NAME = "nonlinear_absorbing"
 
 
-@cache
-def tree() -> xr.DataTree:
-    found = read_netcdf(EVIDENCE / "nonlinear_absorbing" / "table.nc")
-    assert isinstance(found, xr.DataTree)
-    return found
+@pytest.fixture(scope="module")
+def script(evidence_script: Callable[[str], ModuleType]) -> ModuleType:
+    return evidence_script(NAME)
 
 
-def states() -> xr.Dataset:
-    return tree()["states"].to_dataset()
+@pytest.fixture(scope="module")
+def tree(evidence_tree: Callable[[str], xr.DataTree]) -> xr.DataTree:
+    return evidence_tree(NAME)
+
+
+@pytest.fixture(scope="module")
+def states(tree: xr.DataTree) -> xr.Dataset:
+    return tree["states"].to_dataset()
 
 
 @pytest.mark.parametrize("index", [0, 1, 4, 5, 6, 8, 11, 14])
-def test_sets_are_found_again(index: int) -> None:
+def test_sets_are_found_again(index: int, script: ModuleType, states: xr.Dataset) -> None:
     """From the states' first guess: the set through it is that of the settled state."""
-    row, known = script().ROWS[index], states().isel(row=index)
-    model = script().network(row.key, script().WIDE)
-    found = invariant_set(model, script().STATES[row.state](model), seed=1)
+    row, known = script.ROWS[index], states.isel(row=index)
+    model = script.network(row.key, script.WIDE)
+    found = invariant_set(model, script.STATES[row.state](model), seed=1)
     assert (found.dimension, found.codimension) == (int(known.dimension), int(known.codimension))
     assert str(known.state.values) == row.state
     assert found.order == float(known.order) or found.codimension == 0
 
 
-def test_two_factors_decay_as_weight_decay_says() -> None:
-    kept = states().where(states().order >= 2, drop=True)
-    lr, decay = script().LR, script().DECAY
+def test_two_factors_decay_as_weight_decay_says(script: ModuleType, states: xr.Dataset) -> None:
+    kept = states.where(states.order >= 2, drop=True)
+    lr, decay = script.LR, script.DECAY
     assert kept.sizes["row"] >= 5
     np.testing.assert_allclose(kept.growth_rate, np.log1p(-lr * decay) / lr, rtol=1e-4)
     assert (kept.n_left == 0).all()
 
 
-def test_what_is_in_a_set_stays_there() -> None:
+def test_what_is_in_a_set_stays_there(states: xr.Dataset) -> None:
     """To rounding, which grows as everything does: e^(0.2 · 400) times 1e-16 is far away."""
-    rows = states()
+    rows = states
     rate, inside = rows.growth_rate.isel(noise_level=slice(1, None)).values, rows.stays.values
     calm = rate < 0.01
     assert inside[calm].max() < 1e-9
@@ -72,9 +61,9 @@ def test_what_is_in_a_set_stays_there() -> None:
     assert (inside[rate > 0.15] > 0.1).all()
 
 
-def test_networks_leave_where_the_growth_rate_says() -> None:
+def test_networks_leave_where_the_growth_rate_says(states: xr.Dataset) -> None:
     """e^(Λ·400) from 1e-6: all leave above 0.1, none below −0.01; in between bursts and time decide."""
-    rows = states()
+    rows = states
     rate, error = (rows[name].isel(noise_level=slice(1, None)).values for name in ("growth_rate", "growth_rate_error"))
     clear = np.isfinite(rate)
     left, gone = rows.n_left.values, rows.n_gone.values
@@ -83,9 +72,9 @@ def test_networks_leave_where_the_growth_rate_says() -> None:
     assert (clear & (rate - 4 * error > 0.1)).sum() >= 4
 
 
-def test_noise_makes_an_unstable_set_absorbing() -> None:
+def test_noise_makes_an_unstable_set_absorbing(tree: xr.DataTree) -> None:
     """One unit's worth of directions: growth rates are mean logarithms, and networks do what these say."""
-    pair = tree()["pair"].to_dataset()
+    pair = tree["pair"].to_dataset()
     rate, error = pair.growth_rate.values, pair.growth_rate_error.values
     assert (np.abs(rate - pair.mean_logarithm.values) < 4.5 * error + 1e-4).all()
     assert rate[0] > 0.05
@@ -95,9 +84,9 @@ def test_noise_makes_an_unstable_set_absorbing() -> None:
     assert (np.diff(pair.lr_over_batch) > 0).all()
 
 
-def test_noise_lowers_growth_beside_units_that_are_alike() -> None:
+def test_noise_lowers_growth_beside_units_that_are_alike(tree: xr.DataTree) -> None:
     """GELU, while the state lasts; and no growth rate below 0 of a state that does, which the docs say."""
-    grid = tree()["map"].to_dataset()
+    grid = tree["map"].to_dataset()
     gelu = grid.sel(activation="GELU")
     assert (gelu.n_lasting[:4] >= 15).all()
     assert (np.diff(gelu.growth_rate[:4]) < -4 * gelu.growth_rate_error[1:4]).all()
@@ -105,12 +94,12 @@ def test_noise_lowers_growth_beside_units_that_are_alike() -> None:
     assert (grid.growth_rate.values[lasting] > 0).all()
 
 
-def test_laws() -> None:
-    laws = {name: node.attrs["verdict"] for name, node in tree()["laws"].children.items()}
+def test_laws(tree: xr.DataTree) -> None:
+    laws = {name: node.attrs["verdict"] for name, node in tree["laws"].children.items()}
     for name in ("linear", "tanh", "GELU", "ReLU", "quadratic", "tanh, biases"):
         assert laws[name] == "absorbing", name
     assert laws["softplus"] == laws["tanh, per-sample noise"] == "arrhenius"
-    escaped = {name: node.to_dataset().escaped for name, node in tree()["laws"].children.items()}
+    escaped = {name: node.to_dataset().escaped for name, node in tree["laws"].children.items()}
     assert not escaped["softplus"].isel(condition=0).any()  # the full batch
     assert escaped["softplus"].isel(condition=1).all()
     # Negative control: noise on every sample's gradient frees the network that minibatches alone do not.

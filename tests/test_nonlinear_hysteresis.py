@@ -5,55 +5,51 @@ Loops are read, not made again: nothing here happens by chance. Predictions of o
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from kramers_grok.studies.store import read_netcdf
-
-EVIDENCE = Path(__file__).parents[1] / "evidence"
 BRACKET = 0.004  # relative, of the loops
 
 
-@cache
-def script() -> ModuleType:
-    """The evidence's script as a module."""
-    spec = importlib.util.spec_from_file_location("evidence_nonlinear", EVIDENCE / "nonlinear_hysteresis.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+Rows = Callable[[str], xr.Dataset]
+NAME = "nonlinear_hysteresis"
 
 
-@cache
-def table(group: str) -> xr.Dataset:
-    found = read_netcdf(EVIDENCE / "nonlinear_hysteresis" / "table.nc")
-    return found[group].to_dataset()
+@pytest.fixture(scope="module")
+def script(evidence_script: Callable[[str], ModuleType]) -> ModuleType:
+    return evidence_script(NAME)
 
 
-def features(case: str) -> xr.Dataset:
+@pytest.fixture(scope="module")
+def table(evidence_table: Callable[..., xr.Dataset]) -> Rows:
+    return lambda group: evidence_table(NAME, group)
+
+
+@pytest.fixture(scope="module")
+def features(table: Rows) -> Rows:
+    """Rows of a case."""
     rows = table("features")
-    return rows.isel(row=rows.case.values == case)
+    return lambda case: rows.isel(row=rows.case.values == case)
 
 
-def n_jumps(case: str) -> int:
-    return int((table("jumps").case.values == case).sum())
+@pytest.fixture(scope="module")
+def n_jumps(table: Rows) -> Callable[[str], int]:
+    """Number of jumps of a case."""
+    return lambda case: int((table("jumps").case.values == case).sum())
 
 
-def test_the_table_holds_every_case() -> None:
-    assert list(dict.fromkeys(table("features").case.values)) == list(script().CASES)
+def test_the_table_holds_every_case(script: ModuleType, table: Rows) -> None:
+    assert list(dict.fromkeys(table("features").case.values)) == list(script.CASES)
 
 
 @pytest.mark.parametrize("case", ["teacher-identity-8", "classify-white-identity-10", "autoencode-identity-10"])
-def test_linear_units_lose_uncoupled_features_at_their_spinodals(case: str) -> None:
+def test_linear_units_lose_uncoupled_features_at_their_spinodals(
+    case: str, features: Rows, n_jumps: Callable[[str], int]
+) -> None:
     rows = features(case)
     assert bool((abs(rows.after / rows.linear - 1) < BRACKET).all())
     assert bool((rows.before < rows.linear * (1 + 1e-4)).all())
@@ -61,7 +57,7 @@ def test_linear_units_lose_uncoupled_features_at_their_spinodals(case: str) -> N
 
 
 @pytest.mark.parametrize("case", ["teacher-tanh-8", "teacher-tanh-16"])
-def test_shared_saturation_shifts_the_weakest_most(case: str) -> None:
+def test_shared_saturation_shifts_the_weakest_most(case: str, features: Rows, n_jumps: Callable[[str], int]) -> None:
     rows = features(case)
     shift = (rows.after / rows.linear).values
     assert (np.diff(shift) < 0).all()  # strongest first
@@ -73,7 +69,7 @@ def test_shared_saturation_shifts_the_weakest_most(case: str) -> None:
     assert float(last.after) == pytest.approx(float(last.chain_low), rel=0.02)
 
 
-def test_wider_layers_are_closer_to_linear() -> None:
+def test_wider_layers_are_closer_to_linear(features: Rows) -> None:
     narrow, middle, wide = (features(f"teacher-tanh-{h}") for h in (4, 8, 16))
     for one, other in ((narrow, middle), (middle, wide)):
         left, right = (one.after / one.linear).values, (other.after / other.linear).values
@@ -81,7 +77,7 @@ def test_wider_layers_are_closer_to_linear() -> None:
         assert (right < 1).all()
 
 
-def test_a_feature_of_gelu_comes_in_two_halves() -> None:
+def test_a_feature_of_gelu_comes_in_two_halves(features: Rows, n_jumps: Callable[[str], int]) -> None:
     """Twice as many jumps as singular values, all behind the slope's prediction, and around the folds of halves."""
     rows = features("teacher-gelu-12")
     assert n_jumps("teacher-gelu-12") == 2 * rows.sizes["row"]
@@ -89,15 +85,15 @@ def test_a_feature_of_gelu_comes_in_two_halves() -> None:
     assert bool((abs(np.log(rows.after / rows.chain_high)) < 0.2).all())
 
 
-def test_nothing_returns_from_zero() -> None:
+def test_nothing_returns_from_zero(table: Rows) -> None:
     rows = table("features")
     reached = np.isfinite(rows.after.values)
     assert reached.mean() > 0.8
     assert float((rows.returned / rows.sigma).values[reached].max()) < 1e-3
 
 
-def test_predictions_are_those_of_today() -> None:
-    module, case = script(), "classify-white-identity-10"
-    anew = module.predict({"case": case}, seed=0)
+def test_predictions_are_those_of_today(script: ModuleType, features: Rows) -> None:
+    case = "classify-white-identity-10"
+    anew = script.predict({"case": case}, seed=0)
     for name in ("linear", "slope", "gain", "chain_low"):
         np.testing.assert_allclose(anew[name].values, features(case)[name].values, rtol=5e-4)  # folds are found to 2e-4

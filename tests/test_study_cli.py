@@ -20,11 +20,12 @@ from kramers_grok.cli import app, progress
 from kramers_grok.cli.common import Exit
 from kramers_grok.cli.progress import BarProgress, LineProgress, Tally
 from kramers_grok.core.exceptions import StudyInterrupted
-from kramers_grok.studies import escape_cells, runner
-from kramers_grok.studies.cells import Cell, Outcome
-from kramers_grok.studies.netcdf import read_netcdf
-from kramers_grok.studies.runner import Plan, RunResult
-from kramers_grok.studies.store import Store
+from kramers_grok.studies.escape import cells as escape_cells
+from kramers_grok.studies.files.netcdf import read_netcdf
+from kramers_grok.studies.files.store import Store
+from kramers_grok.studies.running import runner
+from kramers_grok.studies.running.cells import Cell, Outcome
+from kramers_grok.studies.running.runner import Plan, RunResult
 
 DECLARATION = """
 title = "A trapped [mode]"
@@ -276,8 +277,8 @@ def test_start_up_needs_no_torch(tmp_path: Path) -> None:
 import sys
 from typer.testing import CliRunner
 from kramers_grok.cli import app
-from kramers_grok.studies.escape_study import EscapeStudy
-from kramers_grok.studies.store import Store
+from kramers_grok.studies.escape.study import EscapeStudy
+from kramers_grok.studies.files.store import Store
 study = EscapeStudy.from_toml({str(file)!r})
 Store({str(tmp_path / "out")!r}, study.declaration(), name="escape")
 for command in (["study", "run", {str(file)!r}, "--dry-run"], ["study", "status", {str(tmp_path / "out")!r}]):

@@ -264,6 +264,16 @@ def compare_laws(
     R² is high for either over two decades; the likelihood given the errors is what tells them apart.
     Arguments and errors as in `arrhenius_fit`.
 
+    Parameters
+    ----------
+    temperatures, mean, standard_error, prefactor_power
+        As in `arrhenius_fit`.
+
+    Returns
+    -------
+    LawComparison
+        Both fits and the difference of their log-likelihoods.
+
     Examples
     --------
     >>> T = np.array([0.1, 0.15, 0.2, 0.4])

@@ -76,7 +76,15 @@ class ExitTimes:
 
     @classmethod
     def of(cls, x: ArrayLike, exit_time: ArrayLike, escaped: ArrayLike) -> ExitTimes:
-        """Return the data of one row a condition: `x` (condition,), the others (condition, replica)."""
+        """Return the data of one row a condition: `x` (condition,), the others (condition, replica).
+
+        Parameters
+        ----------
+        x : array_like, shape (condition,)
+            Strengths of the noise.
+        exit_time, escaped : array_like, shape (condition, replica)
+            Times, and whether the replica had left by then.
+        """
         strengths = checks.finite_array("x", x, ndim=1)
         times, left = np.asarray(exit_time, dtype=np.float64), np.asarray(escaped)
         if times.ndim != 2 or times.shape != left.shape or len(times) != strengths.size:
@@ -89,7 +97,14 @@ class ExitTimes:
 
     @classmethod
     def of_runs(cls, runs: Iterable[xr.Dataset], x: ArrayLike | None = None) -> ExitTimes:
-        """Return the data of runs of `first_passage`, one condition each; x is their lr/batch_size if not given."""
+        """Return the data of runs of `first_passage`, one condition each; x is their lr/batch_size if not given.
+
+        Parameters
+        ----------
+        runs : iterable of Dataset
+            From `first_passage`.
+        x : array_like, shape (condition,), optional
+        """
         samples = [(ds, Sample.of(ds)) for ds in runs]
         if x is None:
             lacking = [i for i, (ds, _) in enumerate(samples) if not {"lr", "batch_size"} <= set(ds.coords)]

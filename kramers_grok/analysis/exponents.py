@@ -65,6 +65,11 @@ def exponent_fit(x: ArrayLike, times: ArrayLike, escaped: ArrayLike, *, confiden
         Times of escape or of the horizon, and which of the two.
     confidence : float
 
+    Returns
+    -------
+    ExponentFit
+        The exponent with its interval, slopes between neighbours, and whether one power describes all.
+
     Raises
     ------
     InvalidParameterError

@@ -52,15 +52,15 @@ def numerical_ladder(
     rate : CapacityRate, optional
         If it has been computed already, at this temperature.
 
-    Raises
-    ------
-    InvalidParameterError
-        If the target's border does not lie on the path behind the minimum, or the minibatch noise is a closed form's.
-
     Returns
     -------
     Ladder
         NaN from ``continuous`` on, with the reason in ``notes``, where rotations have melted the barrier.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the target's border does not lie on the path behind the minimum, or the minibatch noise is a closed form's.
     """
     noise = setting.minibatch
     if noise is not None and not isinstance(noise, PathNoise):

@@ -40,6 +40,14 @@ def prefactor_power(barrier: AnyBarrier) -> float:
 
     It is what `arrhenius_fit` takes as ``prefactor_power``; 0 for the mode and the chain.
 
+    Parameters
+    ----------
+    barrier : Barrier, OrbitBarrier or NumericalBarrier
+
+    Returns
+    -------
+    float
+
     Examples
     --------
     >>> from kramers_grok.theory.saddles import MatrixNetwork

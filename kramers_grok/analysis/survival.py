@@ -322,6 +322,16 @@ def escape_rate(ds: xr.Dataset, confidence: float = 0.95, *, burn_in: float = 0.
 
     Parameters and errors are those of `mean_exit_time`; the units are 1/time.
 
+    Parameters
+    ----------
+    ds, confidence, burn_in, min_escapes
+        As in `mean_exit_time`.
+
+    Returns
+    -------
+    Estimate
+        [1/time]
+
     Examples
     --------
     >>> from kramers_grok.core.schema import exit_dataset

@@ -12,9 +12,9 @@ from kramers_grok.cli.common import say_json
 from kramers_grok.core.exceptions import StudyConflictError
 
 if TYPE_CHECKING:
-    from kramers_grok.studies.cells import Cell
-    from kramers_grok.studies.estimates import Estimate, Expected
-    from kramers_grok.studies.study import Study
+    from kramers_grok.studies.escape.estimates import Estimate, Expected
+    from kramers_grok.studies.running.cells import Cell
+    from kramers_grok.studies.running.study import Study
 
 __all__ = ["show"]
 
@@ -29,8 +29,8 @@ def show(declared: Study, out: Path | None, workers: int, *, as_json: bool) -> N
     StudyConflictError
         If the directory holds another study.
     """
-    from kramers_grok.studies.executors import cores
-    from kramers_grok.studies.store import Store
+    from kramers_grok.studies.files.store import Store
+    from kramers_grok.studies.running.executors import cores
 
     cells = declared.cells()
     seconds: dict[int, float] = {}
@@ -53,7 +53,7 @@ def show(declared: Study, out: Path | None, workers: int, *, as_json: bool) -> N
 
 def _seconds(declared: Study, store: Any, cells: list[Cell]) -> dict[int, float]:
     """Return how long the finished cells took, by their number; NaN where the journal does not say."""
-    from kramers_grok.studies.status import outcomes_of
+    from kramers_grok.studies.running.status import outcomes_of
 
     reasons = declared.conflicts(store.study)
     if store.name != declared.kind:
@@ -72,7 +72,7 @@ def _estimate(declared: Study, cells: list[Cell], workers: int, seconds: dict[in
     """Return the estimate where there is one: of escapes."""
     if declared.kind != "escape":
         return None
-    from kramers_grok.studies.estimates import cell_key, estimate
+    from kramers_grok.studies.escape.estimates import cell_key, estimate
 
     return estimate(cells, workers=workers, measured={cell_key(cells[n]): taken for n, taken in seconds.items()})
 
@@ -103,7 +103,7 @@ def _table(cells: list[Cell], seconds: dict[int, float], found: Estimate | None)
 
 
 def _expected(one: Expected) -> list[str]:
-    from kramers_grok.studies.estimates import duration, size
+    from kramers_grok.studies.escape.estimates import duration, size
 
     ratio = (
         f"{one.barrier_over_temperature:.3g}" if one.barrier_over_temperature == one.barrier_over_temperature else ""

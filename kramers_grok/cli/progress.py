@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from kramers_grok.cli.common import say_json
-from kramers_grok.studies.cells import FAILED, INTERRUPTED, WITHOUT_ANSWER, Cell, Outcome
-from kramers_grok.studies.runner import Plan, RunResult
+from kramers_grok.studies.running.cells import FAILED, INTERRUPTED, WITHOUT_ANSWER, Cell, Outcome
+from kramers_grok.studies.running.runner import Plan, RunResult
 
 __all__ = ["BarProgress", "JsonProgress", "LineProgress", "QuietProgress", "Tally", "listening"]
 

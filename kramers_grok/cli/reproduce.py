@@ -34,7 +34,7 @@ def reproduce(
         with listening(quiet=quiet, as_json=as_json) as listener:
             from kramers_grok import report
             from kramers_grok.studies import reproduction
-            from kramers_grok.studies.executors import make_executor
+            from kramers_grok.studies.running.executors import make_executor
 
             settings = reproduction.Settings.make(seed=seed, quick=quick)
             with make_executor(workers=workers, scheduler=scheduler) as executor:

@@ -16,10 +16,10 @@ from kramers_grok.cli.study_text import result_lines, status_lines
 from kramers_grok.core.exceptions import InvalidParameterError, KramersGrokError
 
 if TYPE_CHECKING:
+    from kramers_grok.studies.files.store import Store
     from kramers_grok.studies.reproduction.study import Reproduction
-    from kramers_grok.studies.runner import RunResult
-    from kramers_grok.studies.store import Store
-    from kramers_grok.studies.study import Study
+    from kramers_grok.studies.running.runner import RunResult
+    from kramers_grok.studies.running.study import Study
 
 __all__ = ["study"]
 
@@ -36,7 +36,7 @@ def new(
     to: Annotated[Path | None, typer.Option(help="Write it into this file instead of printing it.")] = None,
 ) -> None:
     """Print a declaration to start from: every key with its meaning."""
-    from kramers_grok.studies.schema_text import template
+    from kramers_grok.studies.schema.text import template
 
     if to is None:
         print(template(), end="")
@@ -64,7 +64,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a study, or what is left of it: Ctrl-C, a crash or `kill` lose the cells in flight at most."""
-    from kramers_grok.studies.study import load
+    from kramers_grok.studies.running.study import load
 
     answer, written = "", list[Path]()
     try:
@@ -102,8 +102,8 @@ def _run(
     quiet: bool,
     as_json: bool,
 ) -> RunResult:
-    from kramers_grok.studies import runner
-    from kramers_grok.studies.executors import make_executor
+    from kramers_grok.studies.running import runner
+    from kramers_grok.studies.running.executors import make_executor
 
     with (
         listening(quiet=quiet, as_json=as_json) as listener,
@@ -121,8 +121,8 @@ def _exit_after(result: RunResult) -> Exit:
 def _products(declared: Study, out: Path, command: str) -> tuple[str, list[Path]]:
     """Write what a finished study ends as, the data and the page; return its answer in a sentence and their paths."""
     from kramers_grok import report
-    from kramers_grok.studies import export, verdicts
-    from kramers_grok.studies.store import Store
+    from kramers_grok.studies.files.store import Store
+    from kramers_grok.studies.results import export, verdicts
 
     if declared.kind == "reproduce":
         from kramers_grok.studies.reproduction.job import write_arms
@@ -145,7 +145,7 @@ def _print(lines: list[str]) -> None:
 @study.command()
 def status(directory: Directory, as_json: Json = False) -> None:
     """Say where a study stands; its cells' files are not opened."""
-    from kramers_grok.studies.status import status as standing
+    from kramers_grok.studies.running.status import status as standing
 
     try:
         found = standing(directory)
@@ -164,7 +164,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Put all cells into one labelled data set; those that are not finished are missing values."""
-    from kramers_grok.studies import export as exporting
+    from kramers_grok.studies.results import export as exporting
 
     try:
         declared, store = _held(directory)
@@ -188,8 +188,8 @@ def report(directory: Directory, as_json: Json = False) -> None:
 
 def _held(directory: Path) -> tuple[Study, Store]:
     """Return the study that a directory holds."""
-    from kramers_grok.studies.store import Store
-    from kramers_grok.studies.study import study_from
+    from kramers_grok.studies.files.store import Store
+    from kramers_grok.studies.running.study import study_from
 
     store = Store.opened(directory)
     return study_from(store.name, store.study), store

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kramers_grok.studies.runner import RunResult
-    from kramers_grok.studies.status import Status
+    from kramers_grok.studies.running.runner import RunResult
+    from kramers_grok.studies.running.status import Status
 
 __all__ = ["counted", "result_lines", "status_lines"]
 

@@ -7,7 +7,6 @@ questions, those of `AnyBarrier`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -15,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kramers_grok.core.barrier_traits import Crossing, IsolatedPoints, SpectralDifferences, log_determinant
 from kramers_grok.core.landscape import Landscape
 from kramers_grok.core.saddle_validity import orbit_flags
 
@@ -134,19 +134,8 @@ class AnyBarrier(RateBarrier, Protocol):
         ...
 
 
-def log_determinant(spectrum: Array) -> float:
-    """Return Σ ln of the eigenvalues' moduli: determinants of many weights under- and overflow.
-
-    Examples
-    --------
-    >>> round(log_determinant(np.array([-2.0, 0.5])), 12) == 0
-    True
-    """
-    return float(np.log(np.abs(spectrum)).sum())
-
-
 @dataclass(frozen=True, eq=False)
-class Barrier:
+class Barrier(IsolatedPoints, Crossing, SpectralDifferences):
     """A metastable minimum and the saddle over which it is left.
 
     Rates do not care whether theory (closed form) or a numerical search made it.
@@ -187,45 +176,6 @@ class Barrier:
         return np.asarray(np.linalg.eigvalsh(self.landscape.hessian_at(self.saddle)))
 
     @property
-    def minimum_zero_modes(self) -> int:
-        """Zero modes of the minimum: none, or the spectrum shows them."""
-        return 0
-
-    @property
-    def saddle_zero_modes(self) -> int:
-        """Zero modes of the saddle: none, or the spectrum shows them."""
-        return 0
-
-    @property
-    def extra_zero_modes(self) -> int:
-        """n₀, the saddle's zero modes beyond the minimum's: the rate's prefactor has the power T^(−n₀/2)."""
-        return 0
-
-    @property
-    def zero_modes_known(self) -> bool:
-        """False: a zero mode would show in the spectra, and no formula for points has a place for it."""
-        return False
-
-    @property
-    def log_volume_ratio(self) -> float:
-        """Logarithm of the number of equivalent saddles."""
-        return math.log(self.multiplicity)
-
-    @property
-    def log_determinant_ratio(self) -> float:
-        """Ln det H(minimum) − ln det H(saddle), moduli."""
-        return log_determinant(self.minimum_spectrum) - log_determinant(self.saddle_spectrum)
-
-    @property
-    def trace_difference(self) -> float:
-        """Tr H(minimum) − tr H(saddle) [loss / coordinate²]."""
-        return float(self.minimum_spectrum.sum() - self.saddle_spectrum.sum())
-
-    def flags(self, temperature: float) -> tuple[str, ...]:
-        """None: closed forms of points know no condition but T ≪ ΔF."""
-        return ()
-
-    @property
     def feature(self) -> int:
         """Number of the order parameter that the crossing changes."""
         return 0
@@ -235,28 +185,24 @@ class Barrier:
         """1: the feature has a singular value of its own."""
         return 1
 
-    @property
-    def negative_eigenvalue(self) -> float:
-        """The saddle's one negative eigenvalue: the growth rate away from it is its modulus [1/time]."""
-        return float(self.saddle_spectrum[0])
-
-    @property
-    def order_parameter_at_minimum(self) -> float:
-        """Order parameter of the first feature where the network is trapped."""
-        return self._order_parameter(self.minimum)
-
-    @property
-    def order_parameter_at_saddle(self) -> float:
-        """Order parameter of the first feature at the barrier's top."""
-        return self._order_parameter(self.saddle)
-
-    @property
-    def order_parameter_at_destination(self) -> float:
-        """Order parameter of the first feature in the state behind the barrier."""
-        return self._order_parameter(self.destination)
+    @cached_property
+    def order_parameters_on_the_way(self) -> tuple[float, float, float]:
+        """Order parameter of the first feature at minimum, saddle and destination."""
+        at_minimum, top, behind = (self._order_parameter(p) for p in (self.minimum, self.saddle, self.destination))
+        return at_minimum, top, behind
 
     def order_parameter_beyond(self, fraction: float) -> float:
-        """Order parameter at `saddle + fraction · (destination − saddle)`."""
+        """Order parameter at `saddle + fraction · (destination − saddle)`.
+
+        Parameters
+        ----------
+        fraction : float
+            0 is the saddle, 1 the destination.
+
+        Returns
+        -------
+        float
+        """
         return self._order_parameter(self.saddle + fraction * (self.destination - self.saddle))
 
     def _order_parameter(self, point: Array) -> float:
@@ -264,7 +210,7 @@ class Barrier:
 
 
 @dataclass(frozen=True, eq=False)
-class OrbitBarrier:
+class OrbitBarrier(Crossing, SpectralDifferences):
     r"""A barrier of a matrix network, whose minimum and saddle are orbits of its rotations.
 
     Made by `kramers_grok.theory.saddles.MatrixNetwork`.
@@ -317,44 +263,20 @@ class OrbitBarrier:
     trap_widening: float
 
     @property
-    def extra_zero_modes(self) -> int:
-        """n₀, the saddle's zero modes beyond the minimum's: the rate's prefactor has the power T^(−n₀/2)."""
-        return self.saddle_zero_modes - self.minimum_zero_modes
-
-    @property
     def zero_modes_known(self) -> bool:
         """True: they are those of the network's rotations."""
         return True
 
     @property
-    def log_determinant_ratio(self) -> float:
-        """Ln det' H(minimum) − ln det' H(saddle), moduli."""
-        return log_determinant(self.minimum_spectrum) - log_determinant(self.saddle_spectrum)
-
-    @property
-    def trace_difference(self) -> float:
-        """Tr H(minimum) − tr H(saddle) [loss / amplitude²]."""
-        return float(self.minimum_spectrum.sum() - self.saddle_spectrum.sum())
-
-    @property
-    def negative_eigenvalue(self) -> float:
-        """The saddle's one negative eigenvalue: the growth rate away from it is its modulus [1/time]."""
-        return float(self.saddle_spectrum[0])
-
-    @property
-    def order_parameter_at_minimum(self) -> float:
-        """Order parameter of the barrier's feature where the network is trapped."""
-        return float(self.minimum_order_parameters[self.feature])
-
-    @property
-    def order_parameter_at_saddle(self) -> float:
-        """Order parameter of the barrier's feature at its top."""
-        return float(self.saddle_order_parameters[self.feature])
-
-    @property
-    def order_parameter_at_destination(self) -> float:
-        """Order parameter of the barrier's feature in the state behind it."""
-        return float(self.destination_order_parameters[self.feature])
+    def order_parameters_on_the_way(self) -> tuple[float, float, float]:
+        """Order parameter of the barrier's feature at minimum, saddle and destination."""
+        at_minimum, top, behind = (
+            float(seen[self.feature])
+            for seen in (
+                self.minimum_order_parameters, self.saddle_order_parameters, self.destination_order_parameters,
+            )
+        )  # fmt: skip
+        return at_minimum, top, behind
 
     def flags(self, temperature: float) -> tuple[str, ...]:
         """Conditions of Gaussian integrals about the orbits that fail: `orbit_flags`."""

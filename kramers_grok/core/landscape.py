@@ -101,19 +101,56 @@ class Landscape:
         return tuple(tuple(sympy.diff(g, x) for x in self.coordinates) for g in self.gradient)
 
     def energy_at(self, x: ArrayLike) -> Array:
-        """Energy at points `x` of shape (..., coordinate); shape (...)."""
+        """Energy at points `x` of shape (..., coordinate); shape (...).
+
+        Parameters
+        ----------
+        x : array_like, shape (..., coordinate)
+
+        Returns
+        -------
+        array, shape (...)
+            [loss]
+        """
         return self._evaluate(self._energy_function, x, ())
 
     def gradient_at(self, x: ArrayLike) -> Array:
-        """Gradient at points `x` of shape (..., coordinate); the same shape."""
+        """Gradient at points `x` of shape (..., coordinate); the same shape.
+
+        Parameters
+        ----------
+        x : array_like, shape (..., coordinate)
+
+        Returns
+        -------
+        array, shape (..., coordinate)
+        """
         return self._evaluate(self._gradient_function, x, (self.dimension,))
 
     def hessian_at(self, x: ArrayLike) -> Array:
-        """Hessian at points `x` of shape (..., coordinate); shape (..., coordinate, coordinate)."""
+        """Hessian at points `x` of shape (..., coordinate); shape (..., coordinate, coordinate).
+
+        Parameters
+        ----------
+        x : array_like, shape (..., coordinate)
+
+        Returns
+        -------
+        array, shape (..., coordinate, coordinate)
+        """
         return self._evaluate(self._hessian_function, x, (self.dimension, self.dimension))
 
     def order_parameters_at(self, x: ArrayLike) -> Array:
-        """Order parameters at points `x` of shape (..., coordinate); shape (..., feature)."""
+        """Order parameters at points `x` of shape (..., coordinate); shape (..., feature).
+
+        Parameters
+        ----------
+        x : array_like, shape (..., coordinate)
+
+        Returns
+        -------
+        array, shape (..., feature)
+        """
         return self._evaluate(self._order_parameters_function, x, (len(self.order_parameters),))
 
     # One at a time: a large landscape's Hessian takes minutes to compile, and may never be asked for.

@@ -126,6 +126,11 @@ def per_sample(*, variance: Any = None, std: Any = None, temperature: Any = None
     temperature : float or array_like of shape (replica,), optional
         The temperature wanted [loss]; g² = 2·B·T/lr then follows.
 
+    Returns
+    -------
+    PerSample
+        What `SGD` takes as its ``noise``.
+
     Examples
     --------
     >>> per_sample(temperature=0.003125).variance_for(lr=0.1, batch_size=8)
@@ -172,6 +177,11 @@ def activation_noise(*, variance: float | None = None, std: float | None = None)
         Variance s_h² of each activation's noise [activation²].
     std : float, optional
         Its square root s_h; exactly one of the two.
+
+    Returns
+    -------
+    ActivationNoise
+        What `SGD` takes as its ``activation_noise``.
 
     Examples
     --------

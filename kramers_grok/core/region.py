@@ -50,11 +50,29 @@ class Region:
         return 1.0 if self.above else -1.0
 
     def contains(self, m: ArrayLike) -> NDArray[np.bool_]:
-        """Whether order parameters `m` (any shape) lie in the region."""
+        """Whether order parameters `m` (any shape) lie in the region.
+
+        Parameters
+        ----------
+        m : array_like
+
+        Returns
+        -------
+        array of bool, the shape of `m`
+        """
         return np.asarray(self.score(np.asarray(m, dtype=np.float64)) >= self.sign * self.threshold)
 
     def score(self, m: Any) -> Any:
-        """Order parameter counted so that larger is closer to escape (arrays and tensors)."""
+        """Order parameter counted so that larger is closer to escape (arrays and tensors).
+
+        Parameters
+        ----------
+        m : array or Tensor
+
+        Returns
+        -------
+        array or Tensor, the shape of `m`
+        """
         return self.sign * m
 
 
@@ -73,6 +91,11 @@ def beyond(barrier: AnyBarrier, fraction: float = 0.5) -> Region:
         The barrier that is crossed; the region watches its feature.
     fraction : float
         Position of the border, 0 (the top) to 1 (the state behind it), exclusive.
+
+    Returns
+    -------
+    Region
+        What `first_passage` and the exact times take as their ``target``.
 
     Raises
     ------

@@ -30,16 +30,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kramers_grok.core import checks, rng_blocks
+from kramers_grok.core import checks, rng_draws
 from kramers_grok.core.rng_blocks import (
-    CHI_SQUARE_ATTEMPTS,
-    FIRST_CHI_SQUARE_BLOCK,
-    FIRST_INDEX_BLOCK,
-    draw_chi_square,
-    draw_index,
-    draw_indices,
-    draw_permutation,
-    draw_subset,
     fill_normal_quads,
     fill_normal_table,
     fill_normals,
@@ -52,6 +44,16 @@ from kramers_grok.core.rng_blocks import (
     refresh_normals,
     refresh_words,
     steps_per_counter,
+)
+from kramers_grok.core.rng_draws import (
+    CHI_SQUARE_ATTEMPTS,
+    FIRST_CHI_SQUARE_BLOCK,
+    FIRST_INDEX_BLOCK,
+    draw_chi_square,
+    draw_index,
+    draw_indices,
+    draw_permutation,
+    draw_subset,
 )
 from kramers_grok.core.threefry import threefry4x32, threefry4x32_13
 
@@ -227,10 +229,10 @@ def chi_square(
     ----------
     dof : int
         Degrees of freedom, at least 1.
-    index : int
-        Distinguishes several chi-square numbers of one step, below 2²⁷.
     seed, purpose, streams, step
         As for :func:`words`.
+    index : int
+        Distinguishes several chi-square numbers of one step, below 2²⁷.
 
     Returns
     -------
@@ -246,7 +248,7 @@ def chi_square(
         raise checks.invalid("index", index, "an integer below 2**27", "16 blocks belong to each")
     lo, hi, lanes, step = *split_seed(seed), _check_streams(streams), check_step(step)
     out = np.empty(lanes.size)
-    rng_blocks.chi_square_rows(out, dof, lo, hi, np.uint32(purpose), lanes, step, index)
+    rng_draws.chi_square_rows(out, dof, lo, hi, np.uint32(purpose), lanes, step, index)
     return out
 
 
@@ -270,7 +272,7 @@ def integers(seed: int, purpose: int, streams: ArrayLike, step: int, n: int, siz
     n, size = _check_range(n), checks.positive_int("size", size)
     lo, hi, lanes, step = *split_seed(seed), _check_streams(streams), check_step(step)
     out = np.empty((lanes.size, size), np.int64)
-    rng_blocks.index_rows(out, n, lo, hi, np.uint32(purpose), lanes, step)
+    rng_draws.index_rows(out, n, lo, hi, np.uint32(purpose), lanes, step)
     return out
 
 
@@ -296,7 +298,7 @@ def sample_without_replacement(
         raise checks.invalid("size", size, f"at most n = {n}", "no index is drawn twice", "Use `integers` to repeat.")
     lo, hi, lanes, step = *split_seed(seed), _check_streams(streams), check_step(step)
     out = np.empty((lanes.size, size), np.int64)
-    rng_blocks.subset_rows(out, n, lo, hi, np.uint32(purpose), lanes, step)
+    rng_draws.subset_rows(out, n, lo, hi, np.uint32(purpose), lanes, step)
     return out
 
 
@@ -311,5 +313,5 @@ def permutation(seed: int, purpose: int, streams: ArrayLike, step: int, n: int) 
     n = _check_range(n)
     lo, hi, lanes, step = *split_seed(seed), _check_streams(streams), check_step(step)
     out = np.empty((lanes.size, n), np.int64)
-    rng_blocks.permutation_rows(out, lo, hi, np.uint32(purpose), lanes, step)
+    rng_draws.permutation_rows(out, lo, hi, np.uint32(purpose), lanes, step)
     return out

@@ -66,6 +66,11 @@ class Constant:
 class Linear:
     """From `start` to `stop` on a straight line in `n_steps` steps; `stop` from then on.
 
+    Attributes
+    ----------
+    start, stop : float
+    n_steps : int
+
     Examples
     --------
     >>> Linear(1.0, 0.0, 4)([0, 1, 4, 9]).tolist()
@@ -88,6 +93,12 @@ class Linear:
 @dataclass(frozen=True)
 class Geometric:
     """From `start` to `stop` by one factor per step, in `n_steps` steps; `stop` from then on.
+
+    Attributes
+    ----------
+    start, stop : float
+        Both > 0.
+    n_steps : int
 
     Examples
     --------
@@ -151,6 +162,11 @@ class Piecewise:
 @dataclass(frozen=True)
 class Cosine:
     """Half a cosine from `start` down (or up) to `stop` in `n_steps` steps; `stop` from then on.
+
+    Attributes
+    ----------
+    start, stop : float
+    n_steps : int
 
     Examples
     --------

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from kramers_grok.core.compiled import njit
 from kramers_grok.core.rng import Purpose
-from kramers_grok.core.rng_blocks import chi_square_rows, draw_indices, draw_permutation, draw_subset, refresh_normals
+from kramers_grok.core.rng_blocks import refresh_normals
+from kramers_grok.core.rng_draws import chi_square_rows, draw_indices, draw_permutation, draw_subset
 from kramers_grok.dynamics import blocks
 
 __all__ = ["distinct_moments", "draw_moments", "epoch_moments", "online_moments", "replacement_moments"]

@@ -12,7 +12,6 @@ growth is that of the part at right angles to the used units.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from itertools import pairwise
 
@@ -20,13 +19,13 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 from kramers_grok.core import checks
-from kramers_grok.core.exceptions import DivergedError, InvalidParameterError, ValidityWarning
+from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.vocabulary import describe
-from kramers_grok.dynamics.optimizers import GradientDescent
+from kramers_grok.dynamics import lyapunov
+from kramers_grok.dynamics.lyapunov import BLOCKS, EVERY, BlockRates
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.dynamics.unused import Background, Batches, Unused, used_network, used_units
 from kramers_grok.models.data import OnlineTeacher
@@ -37,9 +36,6 @@ __all__ = ["growth_rate"]
 
 Array = NDArray[np.float64]
 
-EVERY = 8  # steps between two projections; the part along the used units stays far from drowning the rest
-BLOCKS = 8
-MOST_GONE = 0.25  # share of backgrounds that may diverge; the others are no longer a fair sample then
 LOST = 0.1  # of the norms' product at the start: below, a background has lost its features
 
 
@@ -123,17 +119,16 @@ def growth_rate(
     network = _network(process)
     rank = _rank(network, rank)
     level = checks.fraction("confidence", confidence)
-    replicas = checks.positive_int("n_replicas", n_replicas, minimum=8, why="the error is taken from their differences")
+    replicas = lyapunov.replicas(n_replicas)
     each = -(-checks.positive_int("n_steps", n_steps) // (BLOCKS * EVERY)) * EVERY
-    lr, decay = float(process.lr), float(process.weight_decay)
-    settle = int(np.ceil(4 / (lr * decay))) if burn_in is None else checks.positive_int("burn_in", burn_in, minimum=0)
+    settle = lyapunov.settling(process, burn_in)
     run = _Run(process, used_network(network, rank), replicas, checks.seed(seed))
     for _ in range(BLOCKS):  # finite or not is asked for block by block
         run.advance(-(-settle // (BLOCKS * EVERY)) * EVERY)
     blocks = [run.advance(each) for _ in range(BLOCKS)]
     kept = run.kept()
     measured = {name: np.stack([block[name] for block in blocks], axis=-1)[..., kept, :] for name in blocks[0]}
-    dataset = _dataset(process, network, measured, each * lr, level)
+    dataset = _dataset(process, network, measured, each * float(process.lr), level)
     dataset.attrs |= {"rank": rank, "n_steps": each * BLOCKS, "burn_in": settle, "confidence": level, "seed": seed}
     return dataset.assign_attrs(
         n_replicas=replicas, n_lost=run.lost, n_diverged=run.gone, sampler=type(process.sampler).__name__
@@ -147,24 +142,7 @@ def _network(process: SGD) -> DeepLinearNetwork:
             f"`process` trains a {type(process.system).__name__}, expected a DeepLinearNetwork: a chain or mode has no "
             "unused units.\nUse `DeepLinearNetwork((1, 2, 2, 1), [1.0], weight_decay=0.25)`."
         )
-    if not isinstance(process.optimizer, GradientDescent):
-        raise InvalidParameterError(
-            f"`optimizer` = {process.optimizer}, expected GradientDescent: the memory of another takes part in the "
-            "linearisation.\nUse `process.replace(optimizer=GradientDescent())`."
-        )
-    noise = process.noise is not None and bool(np.any(process.noise_variance))
-    if noise or getattr(process, "activation_noise", None) is not None:
-        raise InvalidParameterError(
-            "`process` has noise besides its minibatches, expected none: noise that does not vanish with the weights "
-            "drives unused directions at any amplitude, and no state is absorbing.\n"
-            "Use `process.replace(noise=None, activation_noise=None)`."
-        )
-    for name in ("lr", "batch_size", "weight_decay"):
-        if not isinstance(getattr(process, name), int | float):
-            raise InvalidParameterError(
-                f"`{name}` changes or differs between replicas, expected one number: a growth rate belongs to one "
-                f"setting.\nUse `process.replace({name}=…)`."
-            )
+    lyapunov.check_training(process)
     return process.model
 
 
@@ -215,9 +193,7 @@ class _Run:
                 "Use fewer `n_steps`, a lower `rank`, or weaker noise (smaller lr / batch_size)."
             )
         for which, what in ((lost, "have lost a feature"), (gone, "left the finite numbers")):
-            if which.any():
-                text = f"{int(which.sum())} of {len(kept)} backgrounds {what} by step {self.step}; they are left out."
-                warnings.warn(text, ValidityWarning, stacklevel=3)
+            lyapunov.warn_left_out(which, what, self.step)
         self.lost, self.gone = int(lost.sum()), int(gone.sum())
         return kept
 
@@ -286,15 +262,12 @@ class _Run:
     def _check(self) -> None:
         """Raise if too many replicas left the finite numbers."""
         finite = torch.stack([w.isfinite().all(dim=2).all(dim=1) for w in self.layers]).all(dim=0).cpu().numpy()
-        gone = np.flatnonzero(~finite)
-        if len(gone) > MOST_GONE * len(finite):
-            raise DivergedError(
-                f"{len(gone)} of {len(finite)} backgrounds left the finite numbers by step {self.step}: the used "
-                "channel is unstable, and growth beside it means nothing.\n"
-                "Use a smaller lr / batch_size, or fewer inputs; see `mean_square_factor`.",
-                replicas=gone.tolist(),
-                step=self.step,
-            )
+        lyapunov.check_finite(
+            finite,
+            self.step,
+            meaning="the used channel is unstable, and growth beside it means nothing",
+            fix="Use a smaller lr / batch_size, or fewer inputs; see `mean_square_factor`.",
+        )
 
 
 def _at(model: DeepLinearNetwork, weight_decay: float) -> DeepLinearNetwork:
@@ -318,25 +291,14 @@ def _dataset(
     process: SGD, network: DeepLinearNetwork, measured: dict[str, Array], block_time: float, level: float
 ) -> xr.Dataset:
     """Rates and errors from means over blocks, each (…, replica, block)."""
-    rates = measured["growth"] / block_time
-    n_layers, replicas, blocks = rates.shape
-    by_replica, by_block = rates.mean(axis=2), rates.mean(axis=1)
-    errors = [a.std(axis=1, ddof=1) / a.shape[1] ** 0.5 for a in (by_replica, by_block)]
-    error = np.maximum(*errors)
-    freedom = np.where(errors[0] >= errors[1], replicas - 1, blocks - 1)
-    reach = stats.t.isf((1 - level) / (2 * n_layers), freedom) * error
-    mean = by_replica.mean(axis=1)
-    spread = 0.5 * by_replica.var(axis=1, ddof=1) * block_time * blocks
-    _check_drift(by_block, error)
+    rates = BlockRates.of(measured["growth"] / block_time, level)
+    duration = block_time * measured["growth"].shape[2]
+    spread = 0.5 * rates.block_growth_rate.mean(axis=2).var(axis=1, ddof=1) * duration
     values: dict[str, tuple[str | tuple[str, ...], object]] = {
-        "growth_rate": ("hidden_layer", mean),
-        "growth_rate_error": ("hidden_layer", error),
-        "growth_rate_lower": ("hidden_layer", mean - reach),
-        "growth_rate_upper": ("hidden_layer", mean + reach),
+        **rates.variables("hidden_layer"),
         "growth_spread": ("hidden_layer", spread),
-        "tail_exponent": ("hidden_layer", -mean / spread),
-        "block_growth_rate": (("hidden_layer", "replica", "block"), rates),
-        "verdict": ((), _verdict(mean - reach, mean + reach)),
+        "tail_exponent": ("hidden_layer", -rates.growth_rate / spread),
+        "verdict": ((), _verdict(rates.growth_rate_lower, rates.growth_rate_upper)),
         "gain": ((), measured["gain"].mean()),
         "mean_square_factor": ((), _exact_factor(process, network, measured["gain"])),
         "measured_mean_square_factor": ((), measured["square"].mean()),
@@ -360,19 +322,6 @@ def _verdict(lower: Array, upper: Array) -> str:
         return "absorbing"
     # A map of higher rank must pass through every hidden layer.
     return "escapable" if (lower > 0).all() else "undecided"
-
-
-def _check_drift(by_block: Array, error: Array) -> None:
-    """Warn if growth changes along the run."""
-    half = by_block.shape[1] // 2
-    drift = by_block[:, half:].mean(axis=1) - by_block[:, :half].mean(axis=1)
-    if (np.abs(drift) > 8 * error).any():  # four standard errors of a difference of halves
-        warnings.warn(
-            f"The growth rate changed by {np.abs(drift).max():.3g} between the halves of the run, "
-            f"{np.abs(drift / error).max() / 2:.1f} standard errors: the burn-in was too short.",
-            ValidityWarning,
-            stacklevel=4,
-        )
 
 
 def _exact_factor(process: SGD, network: DeepLinearNetwork, gain: Array) -> float:

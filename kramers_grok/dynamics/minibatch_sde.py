@@ -91,6 +91,10 @@ class Minibatches:
 
         Isotropic per-sample noise is not in them; it is the `temperature` of Langevin dynamics.
 
+        Parameters
+        ----------
+        process : SGD
+
         Raises
         ------
         InvalidParameterError

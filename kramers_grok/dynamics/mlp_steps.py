@@ -17,19 +17,8 @@ from numpy.typing import NDArray
 
 from kramers_grok.core.compiled import njit
 from kramers_grok.core.lane_functions import IDENTITY, activate, multiply
-from kramers_grok.core.lanes import (
-    Block,
-    descend,
-    into_njit,
-    lanes_of,
-    load,
-    minus,
-    multiplied,
-    plus,
-    product,
-    stay_out,
-    store,
-)
+from kramers_grok.core.lane_products import descend, product
+from kramers_grok.core.lanes import Block, into_njit, lanes_of, load, minus, multiplied, plus, stay_out, store
 from kramers_grok.dynamics.network_advance import is_layout, measure_block, take_block_step
 from kramers_grok.dynamics.network_batches import SAMPLES, draw_samples, take_samples
 from kramers_grok.dynamics.network_steps import (

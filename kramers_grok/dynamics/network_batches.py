@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kramers_grok.core.lane_noise import Drawing, fill_normals
-from kramers_grok.core.lanes import Block, into_njit, lanes_of, load, multiplied, product, store
+from kramers_grok.core.lane_products import product
+from kramers_grok.core.lanes import Block, into_njit, lanes_of, load, multiplied, store
 from kramers_grok.core.rng import Purpose
-from kramers_grok.core.rng_blocks import chi_square_rows, draw_indices, draw_subset
+from kramers_grok.core.rng_draws import chi_square_rows, draw_indices, draw_subset
 from kramers_grok.dynamics.network_steps import (
     BACK,
     HIDDEN,

@@ -14,18 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kramers_grok.core.compiled import njit
-from kramers_grok.core.lanes import (
-    Block,
-    descend,
-    into_njit,
-    load,
-    minus,
-    multiplied,
-    plus,
-    product,
-    stay_out,
-    store,
-)
+from kramers_grok.core.lane_products import descend, product
+from kramers_grok.core.lanes import Block, into_njit, load, minus, multiplied, plus, stay_out, store
 
 __all__ = ["Layout", "align", "backward", "distance", "error", "forward", "make_layout"]
 
@@ -156,6 +146,7 @@ def backward(block: Block, at: Entries, layout: Layout, columns: int, x_row: int
 
 @into_njit
 def step_down(block: Block, weights: int, gradient: int, n: int, rate: int, decay: int) -> None:
+    """Move `n` weights down their gradient with weight decay, in every lane."""
     eta, pull = load(block, rate), load(block, decay)
     for j in range(n):
         old = load(block, weights + j)
@@ -177,6 +168,7 @@ def align(block: Block, at: Entries, layout: Layout) -> None:
 
 @njit
 def dot(block: Block, into: int, a: int, b: int, n: int) -> None:
+    """Put the inner product of two rows of `n` entries into one entry, in every lane."""
     product(block, into, 1, a, n, 1, b, 1, 1, 1, n, 1, False)
 
 

@@ -49,7 +49,16 @@ class Optimizer(Protocol):
     """Moves weights by a gradient, and remembers what it needs for that."""
 
     def init(self, theta: Tensor) -> dict[str, Tensor]:
-        """Return what is remembered before the first step: tensors of shape (replica, ...)."""
+        """Return what is remembered before the first step: tensors of shape (replica, ...).
+
+        Parameters
+        ----------
+        theta : Tensor, shape (replica, parameter)
+
+        Returns
+        -------
+        dict of str to Tensor
+        """
         ...
 
     def step(
@@ -58,6 +67,20 @@ class Optimizer(Protocol):
         """Return the new weights (replica, parameter) and memory.
 
         `gradient` is that of the data, without weight decay; `lr` and `weight_decay` are numbers or (replica, 1).
+
+        Parameters
+        ----------
+        theta, gradient : Tensor, shape (replica, parameter)
+        state : mapping of str to Tensor
+            What was remembered.
+        lr, weight_decay : float or Tensor of shape (replica, 1)
+
+        Returns
+        -------
+        Tensor, shape (replica, parameter)
+            The new weights.
+        mapping of str to Tensor
+            The new memory.
         """
         ...
 
@@ -81,6 +104,11 @@ def decayed(theta: Tensor, gradient: Tensor, lr: Rate, weight_decay: Rate, decou
 @dataclass(frozen=True)
 class GradientDescent:
     """θ ← θ − η (g + λθ), or θ ← (1 − ηλ)θ − ηg if decoupled: the same up to rounding.
+
+    Attributes
+    ----------
+    decoupled : bool
+        Decoupled weight decay.
 
     Examples
     --------

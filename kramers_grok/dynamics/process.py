@@ -68,7 +68,16 @@ class Observed(Protocol):
     """What a score looks at: a process or a model."""
 
     def order_parameters(self, theta: Tensor) -> Tensor:
-        """Order parameters of `theta` (replica, parameter); shape (replica, feature)."""
+        """Order parameters of `theta` (replica, parameter); shape (replica, feature).
+
+        Parameters
+        ----------
+        theta : Tensor, shape (replica, parameter)
+
+        Returns
+        -------
+        Tensor, shape (replica, feature)
+        """
         ...
 
 
@@ -76,11 +85,31 @@ class Score(Protocol):
     """A function of the parameters that grows on the way to escape: an order parameter, a committor estimate."""
 
     def values(self, observed: Observed, theta: Tensor) -> Tensor:
-        """Scores of `theta` (replica, parameter), shape (replica,); any device, each row by itself."""
+        """Scores of `theta` (replica, parameter), shape (replica,); any device, each row by itself.
+
+        Parameters
+        ----------
+        observed : Observed
+            The process or model whose parameters they are.
+        theta : Tensor, shape (replica, parameter)
+
+        Returns
+        -------
+        Tensor, shape (replica,)
+        """
         ...
 
     def expression(self, landscape: Landscape) -> sympy.Expr | None:
-        """Return the same in the landscape's coordinates, for compiled kernels; None leaves it to torch."""
+        """Return the same in the landscape's coordinates, for compiled kernels; None leaves it to torch.
+
+        Parameters
+        ----------
+        landscape : Landscape
+
+        Returns
+        -------
+        sympy expression or None
+        """
         ...
 
 
@@ -204,6 +233,17 @@ class Process(Protocol):
 
         Where replicas have clocks of their own: of every replica, shape (replica, …), or of the replica numbers
         `replicas`, one for each entry of `steps`.
+
+        Parameters
+        ----------
+        steps : array_like of int
+        replicas : array_like of int, optional
+            Numbers of the replicas, in the shape of `steps`.
+
+        Returns
+        -------
+        array
+            [time]
         """
         ...
 
@@ -218,19 +258,60 @@ class Process(Protocol):
         ...
 
     def start(self, n_replicas: int, *, seed: int, point: ArrayLike | None = None) -> State:
-        """Return `n_replicas` replicas at `point` (the unlearned state if None), streams 0, 1, 2, …"""
+        """Return `n_replicas` replicas at `point` (the unlearned state if None), streams 0, 1, 2, …
+
+        Parameters
+        ----------
+        n_replicas : int
+        seed : int
+            Of everything that the process draws.
+        point : array_like, shape (parameter,) or (replica, parameter), optional
+
+        Returns
+        -------
+        State
+        """
         ...
 
     def advance(self, state: State, n_steps: int, watch: Watch | None = None) -> tuple[State, Record]:
-        """Take `n_steps` steps; replicas that enter the watched region, or return, stay frozen where they did."""
+        """Take `n_steps` steps; replicas that enter the watched region, or return, stay frozen where they did.
+
+        Parameters
+        ----------
+        state : State
+        n_steps : int
+        watch : Watch, optional
+            What to look for at every step.
+
+        Returns
+        -------
+        State
+            After the steps.
+        Record
+            First hit and highest score of each replica.
+        """
         ...
 
     def order_parameters(self, theta: Tensor) -> Tensor:
-        """Order parameters of `theta` (replica, parameter); shape (replica, feature)."""
+        """Order parameters of `theta` (replica, parameter); shape (replica, feature).
+
+        Parameters
+        ----------
+        theta : Tensor, shape (replica, parameter)
+
+        Returns
+        -------
+        Tensor, shape (replica, feature)
+        """
         ...
 
     def describe(self) -> Mapping[str, Any]:
-        """Scalar coordinates of the result: engine, temperature, lr, … by the schema's names."""
+        """Scalar coordinates of the result: engine, temperature, lr, … by the schema's names.
+
+        Returns
+        -------
+        mapping of str to scalar or array
+        """
         ...
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,12 +24,13 @@ from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.noise import ActivationNoise, PerSample
 from kramers_grok.core.rng import Purpose
 from kramers_grok.core.schedules import Schedule
-from kramers_grok.dynamics import kernels, loop
+from kramers_grok.dynamics import loop
 from kramers_grok.dynamics.activation import batches_and_gradient, sampler_for
 from kramers_grok.dynamics.batching import Data, batching
 from kramers_grok.dynamics.hyperparameters import Clock, Hyper, Hyperparameter, Hyperparameters, Tables
 from kramers_grok.dynamics.kernel_choice import CompiledKernel, sgd_kernel
 from kramers_grok.dynamics.optimizers import GradientDescent, Optimizer
+from kramers_grok.dynamics.per_replica import MEMBER, PerReplica
 from kramers_grok.dynamics.process import Record, State, Watch, resolve_device, starting_points
 from kramers_grok.dynamics.sampling import BySamples, Sampler, ShuffledEpochs
 from kramers_grok.dynamics.update import MEMORY, Rule, Series, Steps, Update, compiled
@@ -41,7 +41,9 @@ from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 
 __all__ = ["SGD"]
 
-MEMBER = "member"  # buffer: which entry of the per-replica hyperparameters a replica has
+# Arguments that a compiled kernel, or the torch rule, is made of: twins that differ elsewhere share it.
+_OF_KERNELS = {"model", "data", "batch_size", "sampler", "activation_noise", "fused", "device", "dtype"}
+_OF_RULES = {"model", "optimizer", "activation_noise", "device", "dtype", "compile"}
 
 
 class SGD:
@@ -142,6 +144,7 @@ class SGD:
         self._hyper.tables(0, 1)  # raises where the first step is unstable
         self._check_noise()
         self._members = self._hyper.n_replicas
+        self._own = PerReplica(self._hyper, self.device)
         self._clock = Clock(self._hyper.lr)
         like = torch.empty(0, dtype=dtype, device=self.device)
         self._batches, self._gradient = batches_and_gradient(
@@ -259,20 +262,21 @@ class SGD:
         return self._hyper.temperature
 
     def replace(self, **changes: Any) -> SGD:
-        """Return the same process with some of its arguments changed."""
+        """Return the same process with some of its arguments changed.
+
+        Parameters
+        ----------
+        **changes
+            Arguments of `SGD` by name.
+
+        Returns
+        -------
+        SGD
+        """
         twin = SGD(**(self._given | changes))
-        if not changes.keys() & {
-            "model",
-            "data",
-            "batch_size",
-            "sampler",
-            "activation_noise",
-            "fused",
-            "device",
-            "dtype",
-        }:
+        if not changes.keys() & _OF_KERNELS:
             twin._kernels = self._kernels
-        if not changes.keys() & {"model", "optimizer", "activation_noise", "device", "dtype", "compile"}:
+        if not changes.keys() & _OF_RULES:
             twin._rules = self._rules
         return twin
 
@@ -295,6 +299,15 @@ class SGD:
 
         What this process remembers and the other did not is begun anew; per-replica hyperparameters are dealt out in
         the order of the rows.
+
+        Parameters
+        ----------
+        state : State
+            Of a process with the same parameters.
+
+        Returns
+        -------
+        State
 
         Examples
         --------
@@ -341,7 +354,7 @@ class SGD:
                     )  # fmt: skip
             elif self._kernel.takes(watch, varying=True):
                 return self._kernel.advance_varying(
-                    state, n_steps, watch, varying=self._varying(state, n_steps, tables), purpose=Purpose.INJECTED,
+                    state, n_steps, watch, varying=self._own.varying(state, n_steps, tables), purpose=Purpose.INJECTED,
                     n_threads=self.n_threads,
                 )  # fmt: skip
         steps = self._torch_steps(state, tables)
@@ -381,35 +394,11 @@ class SGD:
             self._rules.append(compiled(update, self.device) if self._compile else update)
         return self._rules[0]
 
-    @cached_property
-    def _factors(self) -> Mapping[str, Tensor]:
-        """Factors of the per-replica hyperparameters, shape (member,), on the device; exact in double precision."""
-        like = torch.empty(0, dtype=torch.float64, device=self.device)
-        return {name: torch.as_tensor(f).to(like) for name, f in self._hyper.factors().items()}
-
-    def _of(self, state: State, *names: str) -> Tensor | None:
-        """Product of the factors of a state's replicas, shape (replica,); None where there are none."""
-        own = [self._factors[name].index_select(0, state.buffers[MEMBER]) for name in names if name in self._factors]
-        return own[0] if len(own) == 1 else own[0] * own[1] if own else None
-
-    def _varying(self, state: State, n_steps: int, tables: Tables) -> kernels.Varying:
-        def hyper(table: float | NDArray[np.float64], *names: str) -> kernels.Hyper:
-            factor = self._of(state, *names)
-            factors = np.ones(state.n_replicas) if factor is None else factor.numpy()
-            return kernels.Hyper(np.broadcast_to(table, n_steps), factors)
-
-        return kernels.Varying(
-            lr=hyper(tables.lr, "lr"),
-            decay=hyper(tables.weight_decay, "weight_decay"),
-            amplitude=hyper(tables.amplitude, "lr", "noise_amplitude"),
-            batch_size=np.broadcast_to(tables.batch_size, n_steps),
-        )
-
     def _torch_steps(self, state: State, tables: Tables) -> Steps:
         """Return the torch steps of one call."""
 
         def series(table: float | NDArray[np.float64], *names: str) -> Series:
-            return Series(table, self._of(state, *names), state.theta, as_tensors=self._compile)
+            return Series(table, self._own.factor(state, *names), state.theta, as_tensors=self._compile)
 
         return Steps(
             rule=self._rule,

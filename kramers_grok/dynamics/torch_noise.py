@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kramers_grok.core import checks, rng, rng_blocks
+from kramers_grok.core import checks, rng, rng_blocks, rng_draws
 from kramers_grok.core.threefry import PARITY, ROTATIONS
 
 __all__ = [
@@ -268,7 +268,7 @@ def chi_square(
     if _compiled(streams):
         low, high, what, lanes = _arguments(seed, purpose, streams)
         out = np.empty(lanes.size)
-        rng_blocks.chi_square_rows(out, dof, low, high, what, lanes, step, index)
+        rng_draws.chi_square_rows(out, dof, low, high, what, lanes, step, index)
         return torch.from_numpy(out).to(dtype)
     return _chi_squares(dof, 1, seed, purpose, streams, step, index).squeeze(1).to(dtype)
 
@@ -291,7 +291,7 @@ def chi_squares(
         low, high, what, lanes = _arguments(seed, purpose, streams)
         out = np.empty((count, lanes.size))
         for index in range(count):
-            rng_blocks.chi_square_rows(out[index], dof - index, low, high, what, lanes, step, index)
+            rng_draws.chi_square_rows(out[index], dof - index, low, high, what, lanes, step, index)
         return torch.from_numpy(np.ascontiguousarray(out.T)).to(dtype)
     return _chi_squares(dof, count, seed, purpose, streams, step, 0).to(dtype)
 
@@ -356,7 +356,7 @@ def integers(seed: int, purpose: int, streams: Tensor, step: int, n: int, size: 
     if _compiled(streams):
         low, high, what, lanes = _arguments(seed, purpose, streams)
         out = np.empty((lanes.size, size), np.int64)
-        rng_blocks.index_rows(out, n, low, high, what, lanes, step)
+        rng_draws.index_rows(out, n, low, high, what, lanes, step)
         return torch.from_numpy(out)
     return randint(_index_words(seed, purpose, streams, step, size), n)
 
@@ -382,7 +382,7 @@ def sample_without_replacement(seed: int, purpose: int, streams: Tensor, step: i
     if _compiled(streams):
         low, high, what, lanes = _arguments(seed, purpose, streams)
         out = np.empty((lanes.size, size), np.int64)
-        rng_blocks.subset_rows(out, n, low, high, what, lanes, step)
+        rng_draws.subset_rows(out, n, low, high, what, lanes, step)
         return torch.from_numpy(out)
     drawn = _index_words(seed, purpose, streams, step, size)
     chosen: list[Tensor] = []
@@ -408,6 +408,6 @@ def permutation(seed: int, purpose: int, streams: Tensor, step: int, n: int) -> 
     if _compiled(streams):
         low, high, what, lanes = _arguments(seed, purpose, streams)
         out = np.empty((lanes.size, n), np.int64)
-        rng_blocks.permutation_rows(out, low, high, what, lanes, step)
+        rng_draws.permutation_rows(out, low, high, what, lanes, step)
         return torch.from_numpy(out)
     return torch.argsort(_index_words(seed, purpose, streams, step, n), dim=1, stable=True)

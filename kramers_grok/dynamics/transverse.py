@@ -15,7 +15,6 @@ activation functions with a kink (ReLU at a dead unit: homogeneous, not linear) 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -23,15 +22,14 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 from kramers_grok.core import checks
-from kramers_grok.core.exceptions import DivergedError, InvalidParameterError, ValidityWarning
+from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.rng import Purpose
 from kramers_grok.core.vocabulary import describe
-from kramers_grok.dynamics import torch_noise
-from kramers_grok.dynamics.optimizers import GradientDescent
+from kramers_grok.dynamics import lyapunov, torch_noise
+from kramers_grok.dynamics.lyapunov import BLOCKS, EVERY, BlockRates
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.landscape.symmetries.invariant_sets import InvariantSet
 
@@ -39,10 +37,7 @@ __all__ = ["transverse_growth"]
 
 Array = NDArray[np.float64]
 
-EVERY = 8  # steps between two rescalings: the distance stays small, and far above rounding
-BLOCKS = 8
 AMPLITUDE = 1e-6  # distance off the set, in units of the state's norm
-MOST_GONE = 0.25  # share of backgrounds that may diverge; the others are no longer a fair sample then
 
 
 def transverse_growth(
@@ -126,9 +121,9 @@ def transverse_growth(
     if count > around.codimension:
         raise checks.invalid("n_exponents", count, f"at most {around.codimension}", "so many directions lie across it")
     level = checks.fraction("confidence", confidence)
-    replicas = checks.positive_int("n_replicas", n_replicas, minimum=8, why="the error is taken from their differences")
+    replicas = lyapunov.replicas(n_replicas)
     each = -(-checks.positive_int("n_steps", n_steps) // (BLOCKS * EVERY))
-    settle = _settle(process, burn_in)
+    settle = lyapunov.settling(process, burn_in)
     run = _Run(process, around, replicas, count, checks.seed(seed))
     run.advance(-(-settle // EVERY))
     blocks = [run.advance(each) for _ in range(BLOCKS)]
@@ -156,34 +151,9 @@ def _check(process: SGD, around: InvariantSet) -> None:
             "this state, and none is there to grow or decay by itself.\n"
             "The state is not absorbing; its escape is activated, or none is needed (`kg.first_passage`)."
         )
-    if not isinstance(process.optimizer, GradientDescent):
-        raise InvalidParameterError(
-            f"`optimizer` = {process.optimizer}, expected GradientDescent: the memory of another takes part in the "
-            "growth.\nUse `process.replace(optimizer=GradientDescent())`."
-        )
-    if process.noise is not None or process.activation_noise is not None:
-        raise InvalidParameterError(
-            "`process` has noise besides its minibatches, expected none: noise that does not vanish with the weights "
-            "drives every direction at any amplitude, and nothing is absorbing.\n"
-            "Use `process.replace(noise=None, activation_noise=None)`."
-        )
+    lyapunov.check_training(process)
     if process.dtype != torch.float64:
         raise checks.invalid("dtype", process.dtype, "torch.float64", "a distance of 1e-6 has to stand above rounding")
-    for name in ("lr", "batch_size", "weight_decay"):
-        if not isinstance(getattr(process, name), int | float):
-            raise InvalidParameterError(
-                f"`{name}` changes or differs between replicas, expected one number: a growth rate belongs to one "
-                f"setting.\nUse `process.replace({name}=…)`."
-            )
-
-
-def _settle(process: SGD, burn_in: int | None) -> int:
-    if burn_in is not None:
-        return checks.positive_int("burn_in", burn_in, minimum=0)
-    decay = float(process.lr) * float(process.weight_decay)
-    if decay == 0.0:
-        raise checks.invalid("burn_in", None, "a number of steps", "without weight decay there is no time 4/(ηλ)")
-    return int(np.ceil(4 / decay))
 
 
 class _Run:
@@ -234,44 +204,26 @@ class _Run:
     def kept(self) -> NDArray[np.bool_]:
         """Which backgrounds are finite; warns where some are not."""
         finite: NDArray[np.bool_] = self.background.isfinite().all(dim=1).cpu().numpy()
-        if not finite.all():
-            text = (
-                f"{int((~finite).sum())} of {self.n} backgrounds left the finite numbers by step {self.state.step}; "
-                "they are left out."
-            )
-            warnings.warn(text, ValidityWarning, stacklevel=3)
+        lyapunov.warn_left_out(~finite, "left the finite numbers", self.state.step)
         return finite
 
     def _check(self) -> None:
-        gone = np.flatnonzero(~self.background.isfinite().all(dim=1).cpu().numpy())
-        if len(gone) > MOST_GONE * self.n:
-            raise DivergedError(
-                f"{len(gone)} of {self.n} backgrounds left the finite numbers by step {self.state.step}: growth beside "
-                "them means nothing.\nUse a smaller lr / batch_size.",
-                replicas=gone.tolist(),
-                step=self.state.step,
-            )
+        lyapunov.check_finite(
+            self.background.isfinite().all(dim=1).cpu().numpy(),
+            self.state.step,
+            meaning="growth beside them means nothing",
+            fix="Use a smaller lr / batch_size.",
+        )
 
 
 def _dataset(growth: Array, norms: Array, level: float) -> xr.Dataset:
     """Rates and errors from growth (exponent, replica, block)."""
-    count, replicas, blocks = growth.shape
-    by_replica, by_block = growth.mean(axis=2), growth.mean(axis=1)
-    errors = [a.std(axis=1, ddof=1) / a.shape[1] ** 0.5 for a in (by_replica, by_block)]
-    error = np.maximum(*errors)
-    freedom = np.where(errors[0] >= errors[1], replicas - 1, blocks - 1)
-    reach = stats.t.isf((1 - level) / (2 * count), freedom) * error
-    mean = by_replica.mean(axis=1)
-    _check_drift(by_block, error)
-    names = ("growth_rate", "growth_rate_error", "growth_rate_lower", "growth_rate_upper")
-    variables: dict[str, tuple[object, ...]] = {
-        name: ("exponent", value, describe(name))
-        for name, value in zip(names, (mean, error, mean - reach, mean + reach), strict=True)
-    }
-    verdict = "absorbing" if mean[0] + reach[0] < 0 else "escapable" if mean[0] - reach[0] > 0 else "undecided"
+    rates = BlockRates.of(growth, level)
+    fastest_low, fastest_high = rates.growth_rate_lower[0], rates.growth_rate_upper[0]
+    verdict = "absorbing" if fastest_high < 0 else "escapable" if fastest_low > 0 else "undecided"
+    values = rates.variables("exponent") | {"verdict": ((), verdict)}
+    variables: dict[str, tuple[object, ...]] = {n: (d, value, describe(n)) for n, (d, value) in values.items()}
     variables |= {
-        "block_growth_rate": (("exponent", "replica", "block"), growth, describe("block_growth_rate")),
-        "verdict": ((), verdict, describe("verdict")),
         "background_norm": (
             ("replica", "block"),
             norms,
@@ -279,19 +231,8 @@ def _dataset(growth: Array, norms: Array, level: float) -> xr.Dataset:
         ),
     }
     number: Mapping[str, str] = {"units": "1", "long_name": "number of the exponent, fastest first"}
-    coords = {"exponent": ("exponent", 1 + np.arange(count), number), "block": ("block", np.arange(blocks))}
+    coords = {
+        "exponent": ("exponent", 1 + np.arange(growth.shape[0]), number),
+        "block": ("block", np.arange(growth.shape[2])),
+    }
     return xr.Dataset(variables, coords=coords)
-
-
-def _check_drift(by_block: Array, error: Array) -> None:
-    """Warn if growth changes along the run."""
-    half = by_block.shape[1] // 2
-    drift = np.abs(by_block[:, half:].mean(axis=1) - by_block[:, :half].mean(axis=1))
-    # Four standard errors of a difference of halves; where nothing is random, more than rounding.
-    if (drift > 8 * error + 1e-6).any():
-        warnings.warn(
-            f"The growth rate changed by {drift.max():.3g} between the halves of the run: the background had not "
-            "settled, or leaves its state.\nUse a longer `burn_in`, or look at `background_norm`.",
-            ValidityWarning,
-            stacklevel=4,
-        )

@@ -157,7 +157,13 @@ class LayerAmplitudes:
 
     @classmethod
     def of(cls, network: DeepLinearNetwork, feature: int = 0) -> LayerAmplitudes:
-        """Return the score of a network's feature, strongest feature 0."""
+        """Return the score of a network's feature, strongest feature 0.
+
+        Parameters
+        ----------
+        network : DeepLinearNetwork
+        feature : int
+        """
         u, values, vt = np.linalg.svd(network.teacher_matrix)
         known = len(network.singular_values)
         if not 0 <= feature < known:
@@ -249,7 +255,13 @@ class ResidualFeature:
 
     @classmethod
     def of(cls, network: DeepLinearNetwork, rank: int) -> ResidualFeature:
-        """Return the score of an escape from the `rank` strongest features to one more."""
+        """Return the score of an escape from the `rank` strongest features to one more.
+
+        Parameters
+        ----------
+        network : DeepLinearNetwork
+        rank : int
+        """
         known = len(network.singular_values)
         if not 0 <= rank < known:
             raise checks.invalid("rank", rank, f"0 to {known - 1}", f"the teacher has {known} features")

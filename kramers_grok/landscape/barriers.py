@@ -251,6 +251,10 @@ def escape_barrier(
     symmetry, n_images, n_paths, tolerance
         As in `find_barrier`.
 
+    Returns
+    -------
+    NumericalBarrier
+
     Raises
     ------
     InvalidParameterError, UncertifiedError, NoBarrierError

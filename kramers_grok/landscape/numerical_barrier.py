@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from kramers_grok.core.barrier_traits import Crossing
 from kramers_grok.core.schema import describe
 from kramers_grok.landscape.harmonic import MODE_FACTOR, anharmonic_flags
 from kramers_grok.landscape.points import StationaryPoint
@@ -38,7 +39,7 @@ class FunctionSpaceModel(Model, Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class NumericalBarrier:
+class NumericalBarrier(Crossing):
     """A barrier found by a search, with its certificate; rates and regions take it like a closed form.
 
     Made by `kramers_grok.landscape.barriers.find_barrier`.
@@ -121,11 +122,6 @@ class NumericalBarrier:
         return True
 
     @property
-    def extra_zero_modes(self) -> int:
-        """n₀, the saddle's zero modes beyond the minimum's: the rate's prefactor has the power T^(−n₀/2)."""
-        return self.saddle_zero_modes - self.minimum_zero_modes
-
-    @property
     def log_determinant_ratio(self) -> float:
         """Ln det' H(minimum) − ln det' H(saddle), moduli."""
         return self.minimum_point.log_determinant - self.saddle_point.log_determinant
@@ -142,11 +138,6 @@ class NumericalBarrier:
     def trace_difference(self) -> float:
         """Tr H(minimum) − tr H(saddle) [loss/weight²]."""
         return self.minimum_point.trace - self.saddle_point.trace
-
-    @property
-    def negative_eigenvalue(self) -> float:
-        """The saddle's one negative eigenvalue: the growth rate away from it is its modulus [1/time]."""
-        return float(self.saddle_spectrum[0])
 
     @property
     def degeneracy(self) -> int:
@@ -187,20 +178,12 @@ class NumericalBarrier:
             for name, point in points.items()
         }
 
-    @property
-    def order_parameter_at_minimum(self) -> float:
-        """Order parameter of the barrier's feature where the network is trapped."""
-        return self._order_parameter(self.minimum)
-
-    @property
-    def order_parameter_at_saddle(self) -> float:
-        """Order parameter of the barrier's feature at its top."""
-        return self._order_parameter(self.saddle)
-
-    @property
-    def order_parameter_at_destination(self) -> float:
-        """Order parameter of the barrier's feature in the state behind it."""
-        return self._order_parameter(self.destination)
+    @cached_property
+    def order_parameters_on_the_way(self) -> tuple[float, float, float]:
+        """Order parameter of the barrier's feature at minimum, saddle and destination."""
+        points = np.stack([self.minimum, self.saddle, self.destination])
+        at_minimum, top, behind = Surface(self.model).order_parameters(points)[:, self.feature].tolist()
+        return at_minimum, top, behind
 
     def order_parameter_beyond(self, fraction: float) -> float:
         """Order parameter at a fraction of the path's arc length from the saddle (0) to the destination (1)."""

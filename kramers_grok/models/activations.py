@@ -25,11 +25,31 @@ class Activation(Protocol):
     """
 
     def value(self, z: Tensor) -> Tensor:
-        """σ(z), in the shape of z."""
+        """σ(z), in the shape of z.
+
+        Parameters
+        ----------
+        z : Tensor
+
+        Returns
+        -------
+        Tensor, the shape of `z`
+        """
         ...
 
     def derivative(self, z: Tensor, value: Tensor) -> Tensor:
-        """σ′(z), in the shape of z; `value` is σ(z), from which some are cheaper."""
+        """σ′(z), in the shape of z; `value` is σ(z), from which some are cheaper.
+
+        Parameters
+        ----------
+        z : Tensor
+        value : Tensor
+            σ(z).
+
+        Returns
+        -------
+        Tensor, the shape of `z`
+        """
         ...
 
 

@@ -26,15 +26,43 @@ class Model(Protocol):
         ...
 
     def energy(self, theta: Tensor) -> Tensor:
-        """Loss including weight decay, shape (replica,)."""
+        """Loss including weight decay, shape (replica,).
+
+        Parameters
+        ----------
+        theta : Tensor, shape (replica, parameter)
+
+        Returns
+        -------
+        Tensor, shape (replica,)
+            [loss]
+        """
         ...
 
     def gradient(self, theta: Tensor) -> Tensor:
-        """Gradient of `energy`, shape (replica, parameter)."""
+        """Gradient of `energy`, shape (replica, parameter).
+
+        Parameters
+        ----------
+        theta : Tensor, shape (replica, parameter)
+
+        Returns
+        -------
+        Tensor, shape (replica, parameter)
+        """
         ...
 
     def order_parameters(self, theta: Tensor) -> Tensor:
-        """Order parameters m, shape (replica, feature)."""
+        """Order parameters m, shape (replica, feature).
+
+        Parameters
+        ----------
+        theta : Tensor, shape (replica, parameter)
+
+        Returns
+        -------
+        Tensor, shape (replica, feature)
+        """
         ...
 
 
@@ -70,11 +98,31 @@ class BatchModel(Model, Protocol):
         """Gradient of a batch's loss without weight decay, shape (replica, parameter).
 
         `xx` has shape (replica or 1, input, input), `yx` (replica or 1, output, input).
+
+        Parameters
+        ----------
+        theta : Tensor, shape (replica, parameter)
+        xx : Tensor, shape (replica or 1, input, input)
+        yx : Tensor, shape (replica or 1, output, input)
+
+        Returns
+        -------
+        Tensor, shape (replica, parameter)
         """
         ...
 
     def batch_gradient(self, theta: Tensor, xx: Tensor, yx: Tensor) -> Tensor:
-        """`data_gradient` + λ θ, with the model's own weight decay λ."""
+        """`data_gradient` + λ θ, with the model's own weight decay λ.
+
+        Parameters
+        ----------
+        theta, xx, yx
+            As in `data_gradient`.
+
+        Returns
+        -------
+        Tensor, shape (replica, parameter)
+        """
         ...
 
 
@@ -111,13 +159,34 @@ class SampleModel(Model, Protocol):
         ...
 
     def sample_loss(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Mean loss over samples without weight decay, shape (replica,); shapes as `sample_gradient`."""
+        """Mean loss over samples without weight decay, shape (replica,); shapes as `sample_gradient`.
+
+        Parameters
+        ----------
+        theta, x, y
+            As in `sample_gradient`.
+
+        Returns
+        -------
+        Tensor, shape (replica,)
+            [loss]
+        """
         ...
 
     def sample_gradient(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Gradient of the mean loss over samples without weight decay, shape (replica, parameter).
 
         `x` has shape (replica or 1, sample, input), `y` (replica or 1, sample, output).
+
+        Parameters
+        ----------
+        theta : Tensor, shape (replica, parameter)
+        x : Tensor, shape (replica or 1, sample, input)
+        y : Tensor, shape (replica or 1, sample, output)
+
+        Returns
+        -------
+        Tensor, shape (replica, parameter)
         """
         ...
 
@@ -132,6 +201,16 @@ class WeightedModel(SampleModel, Protocol):
         """Σ_i w_i ∇ℓ_i over samples without weight decay, shape (replica, parameter).
 
         `x` and `y` as for `sample_gradient`; `weights` has shape (replica or 1, sample).
+
+        Parameters
+        ----------
+        theta, x, y
+            As in `sample_gradient`.
+        weights : Tensor, shape (replica or 1, sample)
+
+        Returns
+        -------
+        Tensor, shape (replica, parameter)
         """
         ...
 

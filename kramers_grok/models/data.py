@@ -103,6 +103,10 @@ def teacher(*, label_noise: float) -> OnlineTeacher:
     label_noise : float
         Standard deviation s ≥ 0 of the labels' noise.
 
+    Returns
+    -------
+    OnlineTeacher
+
     Examples
     --------
     >>> teacher(label_noise=0.1)
@@ -136,6 +140,10 @@ def finite(x: ArrayLike, y: ArrayLike) -> FiniteData:
     x, y : array_like, shape (sample,) or (sample, dimension)
         Inputs and labels.
 
+    Returns
+    -------
+    FiniteData
+
     Raises
     ------
     InvalidParameterError
@@ -163,6 +171,10 @@ def autoencoding(x: ArrayLike, *, center: bool = True) -> FiniteData:
     x : array_like, shape (sample,) or (sample, dimension)
     center : bool
         Subtract the mean of every column.
+
+    Returns
+    -------
+    FiniteData
     """
     array = _columns("x", x)
     if center:
@@ -174,6 +186,16 @@ def subsample(data: FiniteData, n_samples: int, *, seed: int) -> FiniteData:
     """Return `n_samples` different samples, drawn at random and in random order.
 
     Under one seed a smaller set is the beginning of a larger one.
+
+    Parameters
+    ----------
+    data : FiniteData
+    n_samples : int
+    seed : int
+
+    Returns
+    -------
+    FiniteData
 
     Raises
     ------
@@ -243,9 +265,14 @@ def linear_teacher_data(
         N. Under one seed a smaller set is the beginning of a larger one, unless it is whitened.
     label_noise : float
         s ≥ 0.
+    seed : int
     whiten : bool
         Turn and scale the inputs so that xᵀx/N = 1 exactly, which needs N ≥ d; noise is added afterwards. A network
         from these data is white, and its teacher is M + s·nᵀx/N.
+
+    Returns
+    -------
+    FiniteData
 
     Raises
     ------
@@ -340,6 +367,10 @@ def modular_addition(p: int, train_fraction: float, *, seed: int, center: bool =
 
 def digits() -> Array:
     """Return scikit-learn's digits: 1,797 images as rows of 64 pixels with values 0 to 16.
+
+    Returns
+    -------
+    array, shape (1797, 64)
 
     Raises
     ------

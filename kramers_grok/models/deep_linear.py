@@ -257,7 +257,17 @@ class DeepLinearNetwork:
         return MatrixNetwork(self.widths, values, self.weight_decay, self._input_variance)
 
     def mode(self, feature: int = 0) -> Mode:
-        """Theory of one feature's balanced mode; raises as `singular_values`."""
+        """Theory of one feature's balanced mode; raises as `singular_values`.
+
+        Parameters
+        ----------
+        feature : int
+            0 is the strongest.
+
+        Returns
+        -------
+        Mode
+        """
         return self.spectrum.modes(self.depth, self.weight_decay)[feature]
 
     def ordered_state(self, features: Sequence[int]) -> Tensor:
@@ -349,13 +359,31 @@ class DeepLinearNetwork:
         return sum(a * b for a, b in pairwise(self.widths))
 
     def layers(self, theta: Tensor) -> list[Tensor]:
-        """Weights W_1 … W_D, each of shape (replica, h_l, h_{l−1})."""
+        """Weights W_1 … W_D, each of shape (replica, h_l, h_{l−1}).
+
+        Parameters
+        ----------
+        theta : Tensor, shape (replica, parameter)
+
+        Returns
+        -------
+        list of Tensor
+        """
         sizes = [a * b for a, b in pairwise(self.widths)]
         parts = torch.split(theta, sizes, dim=-1)
         return [p.reshape(-1, b, a) for p, (a, b) in zip(parts, pairwise(self.widths), strict=True)]
 
     def product(self, theta: Tensor) -> Tensor:
-        """End-to-end map W_D … W_1, shape (replica, output, input)."""
+        """End-to-end map W_D … W_1, shape (replica, output, input).
+
+        Parameters
+        ----------
+        theta : Tensor, shape (replica, parameter)
+
+        Returns
+        -------
+        Tensor, shape (replica, output, input)
+        """
         return self._products_below(self.layers(theta))[-1]
 
     @cached_property
@@ -410,12 +438,11 @@ class DeepLinearNetwork:
     @staticmethod
     def _backward(layers: list[Tensor], below: list[Tensor], error: Tensor) -> Tensor:
         """Gradients of all layers from that of the end-to-end map, `error`."""
-        replicas = len(error)
         gradients: list[Tensor] = []
         back = error  # A_lᵀ · error for the layers above l, from the top down
         for index in range(len(layers) - 1, -1, -1):
             gradient = torch.bmm(back, below[index - 1].transpose(1, 2)) if index else back
-            gradients.append(gradient.reshape(replicas, -1))
+            gradients.append(gradient.flatten(1))
             if index:
                 back = torch.bmm(layers[index].transpose(1, 2), back)
         gradients.reverse()
@@ -443,7 +470,16 @@ class DeepLinearNetwork:
         return self._moved[key]
 
     def input_vectors(self, like: Tensor) -> Tensor:
-        """Right singular vector v_k of every feature in the dtype and on the device of `like`, (feature, input)."""
+        """Right singular vector v_k of every feature in the dtype and on the device of `like`, (feature, input).
+
+        Parameters
+        ----------
+        like : Tensor
+
+        Returns
+        -------
+        Tensor, shape (feature, input)
+        """
         return self._constants(like).right.squeeze(2).squeeze(0)
 
     def order_parameters(self, theta: Tensor) -> Tensor:

@@ -87,6 +87,12 @@ class DiagonalNetwork:
     def from_data(cls, data: FiniteData, depth: int, *, weight_decay: float) -> Self:
         r"""Take :math:`q_k = \overline{x_k^2}` and :math:`\sigma_k = \overline{x_k y_k}/q_k` from a data set.
 
+        Parameters
+        ----------
+        data : FiniteData
+        depth : int
+        weight_decay : float
+
         Raises
         ------
         InvalidParameterError
@@ -163,13 +169,26 @@ class DiagonalNetwork:
     # ---------------------------------------------------------------- theory
 
     def mode(self, feature: int = 0) -> Mode:
-        """Theory of one feature's balanced mode."""
+        """Theory of one feature's balanced mode.
+
+        Parameters
+        ----------
+        feature : int
+
+        Returns
+        -------
+        Mode
+        """
         return self.chains[feature].mode
 
     def number_of_states(self) -> int:
         """Number of metastable states up to signs of weights: 2 for each feature below its spinodal.
 
         At D = 2 the state 0 of a learnable feature is unstable, and there is one.
+
+        Returns
+        -------
+        int
         """
         learnable = sum(chain.weight_decay < chain.spinodal() for chain in self.chains)
         return 1 if self.depth == 2 else int(2**learnable)
@@ -181,6 +200,14 @@ class DiagonalNetwork:
 
     def ordered_state(self, features: ArrayLike) -> Tensor:
         """Weights at which the features with these numbers are learned and the rest 0; shape (parameter,), float64.
+
+        Parameters
+        ----------
+        features : sequence of int
+
+        Returns
+        -------
+        Tensor, shape (parameter,)
 
         Raises
         ------

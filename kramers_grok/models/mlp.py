@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.models.activations import Activation
-from kramers_grok.models.arguments import teacher_map
 from kramers_grok.models.data import FiniteData
 from kramers_grok.models.deep_linear import DeepLinearNetwork
-from kramers_grok.models.readouts import BetweenFunctions, LinearFit, Readout
+from kramers_grok.models.on_data import OnData
+from kramers_grok.models.readouts import LinearFit, Readout
 
 __all__ = ["MLP"]
 
-Array = NDArray[np.float64]
 
-
-class _Samples(NamedTuple):
-    """The data set on one device."""
-
-    x: Tensor  # (1, sample, input)
-    y: Tensor  # (1, sample, output)
-
-
-class MLP:
+class MLP(OnData):
     r"""A multilayer perceptron: :math:`h_0 = x`, :math:`h_l = \sigma(W_l h_{l-1} + b_l)`, output without σ.
 
     .. math:: L(\theta) = \tfrac1{2N}\sum_n \|f_\theta(x_n) - y_n\|^2, \qquad F = L + \tfrac\lambda2\|\theta\|^2 .
@@ -104,13 +94,8 @@ class MLP:
                 "gradients are written by hand", "Use `Tanh()`, `ReLU()`, `GELU()`, `Softplus()` or `Quadratic()`.",
             )  # fmt: skip
         self.activation, self.biases = activation, bool(biases)
-        self.weight_decay = checks.positive("weight_decay", weight_decay)
-        self.input_variance = checks.positive("input_variance", input_variance)
-        self._matrix = None if teacher_matrix is None else teacher_map(teacher_matrix, self.n_inputs, self.n_outputs)
-        self.data = data
+        super().__init__(data, checks.positive("weight_decay", weight_decay), teacher_matrix, input_variance)
         self._check_targets()
-        self._moved: dict[tuple[torch.dtype, torch.device], _Samples] = {}
-        self.own_readout: BetweenFunctions | None = None  # of `between`
 
     @classmethod
     def from_data(
@@ -175,16 +160,6 @@ class MLP:
         """Output dimension o."""
         return self.widths[-1]
 
-    @property
-    def teacher_matrix(self) -> Array | None:
-        """The online teacher's map M, shape (output, input); None where labels come from data alone."""
-        return self._matrix
-
-    @property
-    def input_covariance(self) -> Array:
-        """Second moments of the online teacher's inputs, shape (input, input)."""
-        return self.input_variance * np.eye(self.n_inputs)
-
     @cached_property
     def linear(self) -> DeepLinearNetwork:
         """The deep linear network of the same widths, teacher (or data) and weight decay: features and their theory.
@@ -207,60 +182,6 @@ class MLP:
                 "Use a model with `order_parameters` of your own, for instance of the outputs on a data set."
             )
         return DeepLinearNetwork.from_data(data, self.widths[1:-1], weight_decay=self.weight_decay)
-
-    def between(self, a: ArrayLike | Tensor, b: ArrayLike | Tensor, *, data: FiniteData | None = None) -> MLP:
-        r"""Return the same network with one order parameter in function space: 0 where it computes what it does at `a`.
-
-        .. math:: m = \langle f - f_a,\, f_b - f_a\rangle / \|f_b - f_a\|^2 ,
-
-        summed over samples and outputs; 1 at `b`. No symmetry of the weights changes it.
-
-        Parameters
-        ----------
-        a, b : array_like, shape (parameter,)
-        data : FiniteData, optional
-            Samples on which functions are compared; the network's own if not given.
-
-        Raises
-        ------
-        InvalidParameterError
-            If there are no data, or both compute the same function on them.
-
-        Examples
-        --------
-        >>> from kramers_grok.models.activations import Tanh
-        >>> from kramers_grok.models.data import finite
-        >>> mlp = MLP.from_data(finite([1.0, 2.0], [0.5, 1.0]), (2,), Tanh(), weight_decay=0.1)
-        >>> a, b = np.zeros(4), np.array([1.0, 0.0, 1.0, 0.0])
-        >>> same_as_b = np.array([0.0, -1.0, 0.0, -1.0])
-        >>> found = mlp.between(a, b).order_parameters(torch.from_numpy(np.stack([a, b, same_as_b])))
-        >>> found.numpy().round(12).ravel().tolist()
-        [0.0, 1.0, 1.0]
-        """
-        points = torch.stack([torch.as_tensor(np.asarray(p), dtype=torch.float64) for p in (a, b)])
-        x = torch.as_tensor((self.required_data() if data is None else data).x).unsqueeze(0)
-        return self.between_functions(*self.forward(points, x).numpy(), data=data)
-
-    def between_functions(self, low: ArrayLike, high: ArrayLike, *, data: FiniteData | None = None) -> MLP:
-        """Return `between` of two functions given by their outputs, shape (sample, output) each.
-
-        Parameters
-        ----------
-        low, high : array_like, shape (sample, output)
-            Labels, say.
-        data : FiniteData, optional
-            Samples that they are outputs of; the network's own if not given.
-
-        Raises
-        ------
-        InvalidParameterError
-            If shapes do not fit, or both are the same function.
-        """
-        samples = self.required_data() if data is None else data
-        twin = copy.copy(self)
-        twin.own_readout = BetweenFunctions(low, high, None if data is None else data.x)
-        twin.own_readout.require(samples, self.n_inputs, self.n_outputs)
-        return twin
 
     @property
     def readout(self) -> Readout:
@@ -294,12 +215,30 @@ class MLP:
         return [a * b for a, b in pairwise(self.widths)] + (list(self.widths[1:]) if self.biases else [])
 
     def layers(self, theta: Tensor) -> list[Tensor]:
-        """Weights W_1 … W_D, each of shape (replica, h_l, h_{l−1})."""
+        """Weights W_1 … W_D, each of shape (replica, h_l, h_{l−1}).
+
+        Parameters
+        ----------
+        theta : Tensor, shape (replica, parameter)
+
+        Returns
+        -------
+        list of Tensor
+        """
         parts = torch.split(theta, self._sizes, dim=-1)
         return [p.reshape(-1, b, a) for p, (a, b) in zip(parts, pairwise(self.widths), strict=False)]
 
     def bias_vectors(self, theta: Tensor) -> list[Tensor]:
-        """Biases b_1 … b_D, each of shape (replica, h_l); none without biases."""
+        """Biases b_1 … b_D, each of shape (replica, h_l); none without biases.
+
+        Parameters
+        ----------
+        theta : Tensor, shape (replica, parameter)
+
+        Returns
+        -------
+        list of Tensor
+        """
         return list(torch.split(theta, self._sizes, dim=-1)[self.depth :])
 
     # ---------------------------------------------------------------- samples
@@ -363,44 +302,17 @@ class MLP:
         weights: list[Tensor] = []
         biases: list[Tensor] = []
         for index in range(self.depth - 1, -1, -1):
-            weights.append(torch.bmm(delta.transpose(1, 2), seen[index]).reshape(replicas, -1))
+            weights.append(torch.bmm(delta.transpose(1, 2), seen[index]).flatten(1))
             if self.biases:
                 ones = delta.new_ones((1, 1, 1)).expand(replicas, 1, size)
-                biases.append(torch.bmm(ones, delta).reshape(replicas, -1))
+                biases.append(torch.bmm(ones, delta).flatten(1))
             if index:
                 slope = self.activation.derivative(before[index - 1], seen[index])
                 delta = torch.bmm(delta, layers[index]) * slope
         return torch.cat([*reversed(weights), *reversed(biases)], dim=1)
 
-    # ---------------------------------------------------------------- on the data
+    def _loss_of_all(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return self.sample_loss(theta, x, y)
 
-    def outputs(self, theta: Tensor) -> Tensor:
-        """Outputs on the data, shape (replica, sample, output)."""
-        return self.forward(theta, self._samples(theta).x)
-
-    def energy(self, theta: Tensor) -> Tensor:
-        """Mean loss on the data with weight decay, shape (replica,) [loss]; raises where there are no data."""
-        x, y = self._samples(theta)
-        return self.sample_loss(theta, x, y) + 0.5 * self.weight_decay * theta.square().sum(dim=-1)
-
-    def gradient(self, theta: Tensor) -> Tensor:
-        """Gradient of `energy`, shape (replica, parameter)."""
-        x, y = self._samples(theta)
-        return self.sample_gradient(theta, x, y) + self.weight_decay * theta
-
-    def order_parameters(self, theta: Tensor) -> Tensor:
-        """m_k = u_kᵀ Ŵ v_k of the least-squares linear map Ŵ, strongest feature first, shape (replica, feature).
-
-        After `between` the one m in function space, shape (replica, 1).
-        """
-        x = self.readout.inputs(theta)
-        return self.readout.values(self.outputs(theta) if x is None else self.forward(theta, x))
-
-    def _samples(self, like: Tensor) -> _Samples:
-        """Return the data in the dtype and on the device of `like`, moved there once."""
-        key = (like.dtype, like.device)
-        if key not in self._moved:
-            data = self.required_data()
-            x, y = (torch.as_tensor(a).to(like).unsqueeze(0) for a in (data.x, data.y))
-            self._moved[key] = _Samples(x, y)
-        return self._moved[key]
+    def _gradient_of_all(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return self.sample_gradient(theta, x, y)

@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
-from kramers_grok.models.arguments import teacher_map
 from kramers_grok.models.data import FiniteData
+from kramers_grok.models.on_data import OnData
 from kramers_grok.models.probe import Loss, check_derivative, is_mean_over_samples, probed_outputs
-from kramers_grok.models.readouts import BetweenFunctions
+from kramers_grok.models.readouts import BetweenFunctions, Readout
 
 __all__ = ["ModuleModel", "squared_loss"]
 
@@ -38,7 +38,7 @@ def squared_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     return 0.5 * (outputs - labels).square().sum() / outputs.shape[0]
 
 
-class ModuleModel:
+class ModuleModel(OnData):
     r"""A `torch.nn.Module` with any differentiable loss, on a data set, with weight decay on all its parameters.
 
     .. math:: F(\theta) = \ell\bigl(f_\theta(X), Y\bigr) + \tfrac\lambda2\|\theta\|^2 .
@@ -94,6 +94,8 @@ class ModuleModel:
     ([0.5, 0.5], [[0.0], [0.0]])
     """
 
+    data: FiniteData
+
     def __init__(
         self,
         module: nn.Module,
@@ -115,19 +117,16 @@ class ModuleModel:
                 "the energy is a mean over its samples", "Use `kg.finite(x, y)`.",
             )  # fmt: skip
         self.module = copy.deepcopy(module).cpu()
-        self.data = data
-        self.weight_decay = checks.non_negative("weight_decay", weight_decay)
+        self.data = data  # what has the numbers of inputs and outputs
+        super().__init__(data, checks.non_negative("weight_decay", weight_decay), teacher_matrix, input_variance)
         self.loss = squared_loss if loss is None else loss
-        self.input_variance = checks.positive("input_variance", input_variance)
-        self._matrix = None if teacher_matrix is None else teacher_map(teacher_matrix, self.n_inputs, self.n_outputs)
         self._read_parameters()
-        self._data_moved: dict[Place, tuple[Tensor, Tensor]] = {}
         self._still_moved: dict[Place, dict[str, Tensor]] = {}
         outputs = probed_outputs(self.module, torch.as_tensor(data.x))
         self._mean = is_mean_over_samples(self.loss, outputs, torch.as_tensor(data.y))
         check_derivative(self.energy, self.gradient, self.initial)
         self._width = int(outputs.shape[1])
-        self.readout: BetweenFunctions | None = self._towards_labels()
+        self._to_labels = self._towards_labels()
 
     def _read_parameters(self) -> None:
         free = [(name, p) for name, p in self.module.named_parameters() if p.requires_grad]
@@ -166,68 +165,55 @@ class ModuleModel:
         return int(self.data.y.shape[1])
 
     @property
-    def teacher_matrix(self) -> NDArray[np.float64] | None:
-        """The online teacher's map M, shape (output, input); None where labels come from data alone."""
-        return self._matrix
-
-    @property
-    def input_covariance(self) -> NDArray[np.float64]:
-        """Second moments of the online teacher's inputs, shape (input, input)."""
-        return self.input_variance * np.eye(self.n_inputs)
-
-    @property
     def initial(self) -> Tensor:
         """The parameters that the module came with, shape (parameter,), float64."""
         return self.parameters_of(self.module)
 
     def parameters_of(self, module: nn.Module) -> Tensor:
-        """Return the parameters of a module of the same kind as one point, shape (parameter,), float64."""
+        """Return the parameters of a module of the same kind as one point, shape (parameter,), float64.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+
+        Returns
+        -------
+        Tensor, shape (parameter,)
+        """
         held = dict(module.named_parameters())
         return torch.cat([held[name].detach().reshape(-1).to("cpu", torch.float64) for name in self._names])
 
     def load(self, theta: Tensor, module: nn.Module) -> None:
-        """Write one point, shape (parameter,), into a module of the same kind."""
+        """Write one point, shape (parameter,), into a module of the same kind.
+
+        Parameters
+        ----------
+        theta : Tensor, shape (parameter,)
+        module : torch.nn.Module
+        """
         held = dict(module.named_parameters())
         with torch.no_grad():
             for name, part in zip(self._names, torch.split(theta, self._sizes), strict=True):
                 held[name].copy_(part.reshape(held[name].shape))
 
-    def between(self, a: ArrayLike | Tensor, b: ArrayLike | Tensor, *, data: FiniteData | None = None) -> ModuleModel:
-        """Return the same model with an order parameter from the function at point `a` (0) to that at `b` (1).
+    @property
+    def readout(self) -> Readout:
+        """How the order parameter is read off outputs; raises where it needs `between`."""
+        chosen = self._to_labels if self.own_readout is None else self.own_readout
+        if chosen is None:
+            raise InvalidParameterError(
+                f"Labels have shape {self.data.y.shape} and are no outputs, or all 0, expected a point of function "
+                "space to measure towards.\nUse `model.between(theta_a, theta_b)` with the two states of interest."
+            )
+        return chosen
 
-        Parameters
-        ----------
-        a, b : array_like, shape (parameter,)
-        data : FiniteData, optional
-            Samples on which functions are compared; the model's own if not given.
+    def required_data(self) -> FiniteData:
+        """Return `data`."""
+        return self.data
 
-        Raises
-        ------
-        InvalidParameterError
-            If both compute the same function on the data: then nothing tells them apart.
-        """
-        points = torch.stack([torch.as_tensor(np.asarray(p), dtype=torch.float64) for p in (a, b)])
-        x = torch.as_tensor((self.data if data is None else data).x).unsqueeze(0)
-        return self.between_functions(*self.forward(points, x).numpy(), data=data)
-
-    def between_functions(self, low: ArrayLike, high: ArrayLike, *, data: FiniteData | None = None) -> ModuleModel:
-        """Return `between` of two functions given by their outputs, shape (sample, output) each.
-
-        Parameters
-        ----------
-        low, high : array_like, shape (sample, output)
-        data : FiniteData, optional
-            Samples that they are outputs of; the model's own if not given.
-
-        Raises
-        ------
-        InvalidParameterError
-            If shapes do not fit, or both are the same function.
-        """
-        twin = copy.copy(self)
-        twin.readout = BetweenFunctions(low, high, None if data is None else data.x)
-        twin.readout.require(self.data if data is None else data, self.n_inputs, self._width)
-        return twin
+    @property
+    def _output_width(self) -> int:
+        return self._width
 
     # ---------------------------------------------------------------- samples
 
@@ -309,36 +295,8 @@ class ModuleModel:
             }
         return self._still_moved[place]
 
-    # ---------------------------------------------------------------- on the data
+    def _loss_of_all(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return self._over_replicas(self._loss, theta, x, y)
 
-    def outputs(self, theta: Tensor) -> Tensor:
-        """Outputs on the data, shape (replica, sample, output)."""
-        return self.forward(theta, self._samples(theta)[0])
-
-    def energy(self, theta: Tensor) -> Tensor:
-        """Mean loss on the data with weight decay, shape (replica,) [loss]."""
-        mean = self._over_replicas(self._loss, theta, *self._samples(theta))
-        return mean + 0.5 * self.weight_decay * theta.square().sum(dim=-1)
-
-    def gradient(self, theta: Tensor) -> Tensor:
-        """Gradient of `energy`, shape (replica, parameter)."""
-        mean = self._over_replicas(grad(self._loss), theta, *self._samples(theta))
-        return mean + self.weight_decay * theta
-
-    def order_parameters(self, theta: Tensor) -> Tensor:
-        """Order parameter m in function space, shape (replica, 1)."""
-        if self.readout is None:
-            raise InvalidParameterError(
-                f"Labels have shape {self.data.y.shape} and are no outputs, or all 0, expected a point of function "
-                "space to measure towards.\nUse `model.between(theta_a, theta_b)` with the two states of interest."
-            )
-        x = self.readout.inputs(theta)
-        return self.readout.values(self.outputs(theta) if x is None else self.forward(theta, x))
-
-    def _samples(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The data in the dtype and on the device of `like`, moved there once."""
-        place = (like.dtype, like.device)
-        if place not in self._data_moved:
-            x, y = (torch.as_tensor(a).to(like).unsqueeze(0) for a in (self.data.x, self.data.y))
-            self._data_moved[place] = x, y
-        return self._data_moved[place]
+    def _gradient_of_all(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return self._over_replicas(grad(self._loss), theta, x, y)

@@ -48,6 +48,10 @@ def survival(
     max_points : int
         Thin measured curves to about this many steps.
 
+    Returns
+    -------
+    Axes
+
     Raises
     ------
     InvalidParameterError

@@ -78,6 +78,10 @@ def extra_dimensions(table: xr.Dataset, ax: Axes | None = None) -> Axes:
         `width` and `batch_size`.
     ax : Axes, optional
 
+    Returns
+    -------
+    Axes
+
     Raises
     ------
     InvalidParameterError

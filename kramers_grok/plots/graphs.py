@@ -26,10 +26,14 @@ class GraphLike(Protocol):
     """A graph of minima and saddles, as tables."""
 
     @property
-    def minima(self) -> xr.Dataset: ...
+    def minima(self) -> xr.Dataset:
+        """One row a minimum."""
+        ...
 
     @property
-    def saddles(self) -> xr.Dataset: ...
+    def saddles(self) -> xr.Dataset:
+        """One row a saddle."""
+        ...
 
 
 @drawn
@@ -43,6 +47,10 @@ def landscape_graph(data: xr.DataTree | GraphLike, ax: Axes | None = None, *, fe
     ax : Axes, optional
     feature : int, optional
         Order parameter on the abscissa. None, or states that have none: side by side, neighbours next to each other.
+
+    Returns
+    -------
+    Axes
 
     Raises
     ------

@@ -32,6 +32,10 @@ def hysteresis_loop(ds: xr.Dataset, ax: Axes | None = None, *, max_features: int
     max_features : int
         Features drawn at most.
 
+    Returns
+    -------
+    Axes
+
     Raises
     ------
     InvalidParameterError
@@ -76,6 +80,10 @@ def staircase(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
         ``after`` (feature) the fall is marked in the middle of its bracket.
     ax : Axes, optional
 
+    Returns
+    -------
+    Axes
+
     Raises
     ------
     InvalidParameterError
@@ -118,6 +126,10 @@ def returns(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
         ``returned``, ``predicted_lower`` and ``predicted_upper`` (feature, weight_decay); optionally ``spinodal``.
     ax : Axes, optional
 
+    Returns
+    -------
+    Axes
+
     Raises
     ------
     InvalidParameterError
@@ -151,6 +163,10 @@ def loop_area(families: Data, ax: Axes | None = None) -> Axes:
         Each with ``area``, ``predicted_area``, ``n_jumps`` along ``n_features``; areas are drawn relative to each
         family's largest.
     ax : Axes, optional
+
+    Returns
+    -------
+    Axes
 
     Raises
     ------

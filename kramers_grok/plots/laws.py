@@ -44,6 +44,10 @@ def law_choice(choice: xr.Dataset | LawChoice, ax: Axes | None = None) -> Axes:
         From `kramers_grok.analysis.law_choice.LawChoice.table`.
     ax : Axes, optional
 
+    Returns
+    -------
+    Axes
+
     Raises
     ------
     InvalidParameterError
@@ -95,6 +99,10 @@ def escape_laws(
     ax : Axes, optional
     relative : bool
         Give the noise over the largest of the row: rows of different optimizers have different scales.
+
+    Returns
+    -------
+    Axes
 
     Raises
     ------
@@ -154,6 +162,10 @@ def arrhenius_trap(choice: xr.Dataset | LawChoice, ax: Axes | None = None) -> Ax
         With fits of Arrhenius' law and of the best law; a data set is from
         `kramers_grok.analysis.law_choice.LawChoice.table`.
     ax : Axes, optional
+
+    Returns
+    -------
+    Axes
 
     Raises
     ------

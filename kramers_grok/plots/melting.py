@@ -29,6 +29,10 @@ def width_temperature(ds: xr.Dataset, ax: Axes | None = None) -> Axes:
         From `kramers_grok.theory.radial_phases.width_temperature_diagram`.
     ax : Axes, optional
 
+    Returns
+    -------
+    Axes
+
     Raises
     ------
     InvalidParameterError

@@ -25,7 +25,9 @@ _MARKERS = ("o", "X", "s")  # minimum, saddle, destination
 class BarrierLike(Protocol):
     """A barrier that was found numerically."""
 
-    def table(self) -> xr.Dataset: ...
+    def table(self) -> xr.Dataset:
+        """Energies along the path, and the states on it."""
+        ...
 
 
 Paths = BarrierLike | xr.Dataset | xr.DataTree | Mapping[str, BarrierLike | xr.Dataset]
@@ -42,6 +44,10 @@ def energy_path(data: Paths, ax: Axes | None = None, *, against: str = "arc_leng
     ax : Axes, optional
     against : str
         ``"arc_length"`` from the saddle, or ``"order_parameter"``, how far the function has come.
+
+    Returns
+    -------
+    Axes
 
     Raises
     ------

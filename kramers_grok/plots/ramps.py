@@ -30,6 +30,10 @@ def ramp_escapes(runs: xr.Dataset, ax: Axes | None = None, *, adiabatic: bool = 
     adiabatic : bool
         Draw the adiabatic prediction too, dashed.
 
+    Returns
+    -------
+    Axes
+
     Raises
     ------
     InvalidParameterError
@@ -75,6 +79,10 @@ def loop_width(loops: xr.Dataset, ax: Axes | None = None) -> Axes:
         ``width``, ``width_error``, ``driven_width``, ``adiabatic_width`` along (temperature, ramp_rate).
     ax : Axes, optional
 
+    Returns
+    -------
+    Axes
+
     Raises
     ------
     InvalidParameterError
@@ -110,6 +118,10 @@ def learning_curves(schedules: xr.Dataset, ax: Axes | None = None) -> Axes:
     schedules : Dataset
         ``learn_step`` and ``escaped`` (schedule, replica), ``predicted_survival`` (schedule, step).
     ax : Axes, optional
+
+    Returns
+    -------
+    Axes
 
     Raises
     ------

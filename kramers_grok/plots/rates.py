@@ -37,6 +37,10 @@ def splitting_cost(tables: Data, ax: Axes | None = None) -> Axes:
         barriers or more the law is fitted.
     ax : Axes, optional
 
+    Returns
+    -------
+    Axes
+
     Raises
     ------
     InvalidParameterError
@@ -90,6 +94,10 @@ def ratio_extrapolation(table: xr.Dataset, ax: Axes | None = None, *, tolerance:
     tolerance : float
         Half width of the band about 1.
 
+    Returns
+    -------
+    Axes
+
     Raises
     ------
     InvalidParameterError
@@ -137,6 +145,10 @@ def error_budget(table: xr.Dataset, ax: Axes | None = None, *, dim: str = "engin
     ax : Axes, optional
     dim : str
         Dimension of the arms; without it the arms are all cells of the table.
+
+    Returns
+    -------
+    Axes
 
     Raises
     ------

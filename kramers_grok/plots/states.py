@@ -29,9 +29,17 @@ _STATES = {"unlearned": "o", "saddle": "X", "learned": "s"}
 class ModeLike(Protocol):
     """A mode with a barrier: its free energy and stationary points, amplitudes a [weight]."""
 
-    def free_energy(self, a: NDArray[np.float64], /) -> Any: ...
-    def saddle_amplitude(self) -> float: ...
-    def learned_amplitude(self) -> float: ...
+    def free_energy(self, a: NDArray[np.float64], /) -> Any:
+        """Free energy at amplitudes `a`."""
+        ...
+
+    def saddle_amplitude(self) -> float:
+        """Amplitude at the barrier's top."""
+        ...
+
+    def learned_amplitude(self) -> float:
+        """Amplitude of the learned state."""
+        ...
 
 
 @drawn
@@ -47,6 +55,10 @@ def landscape(data: xr.Dataset | ModeLike, ax: Axes | None = None, *, n_points: 
     ax : Axes, optional
     n_points : int
         Points of a mode's curve.
+
+    Returns
+    -------
+    Axes
 
     Raises
     ------
@@ -109,6 +121,10 @@ def phase_diagram(ds: xr.Dataset, ax: Axes | None = None, *, against: str | None
     against : str, optional
         Variable or coordinate along ``feature`` that is the abscissa: ``singular_value``, ``input_variance`` (the
         data's spectrum), ``feature``. If not given, the first of the first two that varies.
+
+    Returns
+    -------
+    Axes
 
     Raises
     ------
@@ -175,6 +191,10 @@ def phases(ds: xr.Dataset, ax: Axes | None = None, *, max_features: int = 60) ->
     ax : Axes, optional
     max_features : int
         Features drawn at most.
+
+    Returns
+    -------
+    Axes
 
     Raises
     ------

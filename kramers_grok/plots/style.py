@@ -137,6 +137,10 @@ def styled() -> Iterator[None]:
 
         with kg.plots.styled():
             figure, (left, right) = plt.subplots(1, 2)
+
+    Yields
+    ------
+    None
     """
     import matplotlib
 
@@ -199,6 +203,14 @@ def _described(data: xr.DataArray | str) -> tuple[str, str]:
 
 def label(data: xr.DataArray | str) -> str:
     """Return an axis label from ``long_name`` and ``units`` (of an array, or of a name in the vocabulary).
+
+    Parameters
+    ----------
+    data : DataArray or str
+
+    Returns
+    -------
+    str
 
     Examples
     --------

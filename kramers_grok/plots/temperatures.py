@@ -58,6 +58,10 @@ def arrhenius(
     gradient_noise_variance : float, optional    [loss²/weight²]
         Per-sample noise g²; adds the axis B/η = g²/(2T) on top.
 
+    Returns
+    -------
+    Axes
+
     Raises
     ------
     InvalidParameterError

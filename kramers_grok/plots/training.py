@@ -46,6 +46,10 @@ def grokking(
     interval : float
         Share of replicas in the band.
 
+    Returns
+    -------
+    Axes
+
     Raises
     ------
     InvalidParameterError
@@ -118,6 +122,10 @@ def train_and_test(run: xr.Dataset, ax: Axes | None = None, *, interval: float =
     interval : float
     legend : bool
 
+    Returns
+    -------
+    Axes
+
     Raises
     ------
     InvalidParameterError
@@ -156,6 +164,10 @@ def grokking_map(verdicts: xr.Dataset, ax: Axes | None = None, *, legend: bool =
         ``measured`` and ``predicted`` (samples_per_input, weight_decay), boolean.
     ax : Axes, optional
     legend : bool
+
+    Returns
+    -------
+    Axes
 
     Raises
     ------

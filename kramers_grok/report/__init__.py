@@ -12,7 +12,7 @@ from kramers_grok.plots.style import styled
 from kramers_grok.report.arms import ARMS
 from kramers_grok.report.words import Answer
 from kramers_grok.report.writing import write_page
-from kramers_grok.studies.store import read_netcdf
+from kramers_grok.studies.files.store import read_netcdf
 
 __all__ = ["ARMS", "answers", "draw", "load", "summary", "write", "write_page"]
 

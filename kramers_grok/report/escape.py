@@ -14,8 +14,8 @@ from kramers_grok.report import escape_figures
 from kramers_grok.report.page import Finding, Page, Table
 from kramers_grok.report.pictures import draw
 from kramers_grok.report.text import shortened, toml
-from kramers_grok.studies.export import MISSING
-from kramers_grok.studies.verdicts import Verdicts, judge
+from kramers_grok.studies.results.export import MISSING
+from kramers_grok.studies.results.verdicts import Verdicts, judge
 
 __all__ = ["page", "table"]
 
@@ -34,7 +34,7 @@ def page(
     Parameters
     ----------
     tree : DataTree
-        From `kramers_grok.studies.export.gather`.
+        From `kramers_grok.studies.results.export.gather`.
     command : str
         What runs the declaration again.
     provenance : list of (str, str)

@@ -12,7 +12,7 @@ from kramers_grok import plots
 from kramers_grok.core.schema import describe
 from kramers_grok.plots.style import looks, symbol
 from kramers_grok.report.drawing import new_figure
-from kramers_grok.studies.export import FINISHED, run_of
+from kramers_grok.studies.results.export import FINISHED, run_of
 
 __all__ = ["figures"]
 

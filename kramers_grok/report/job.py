@@ -15,8 +15,8 @@ from kramers_grok.report.pictures import draw, drawn
 from kramers_grok.report.provenance import provenance
 from kramers_grok.report.text import markdown, shortened
 from kramers_grok.report.words import LEVEL, Answer
-from kramers_grok.studies.store import Manifest, Store, read_netcdf
-from kramers_grok.studies.study import study_from
+from kramers_grok.studies.files.store import Manifest, Store, read_netcdf
+from kramers_grok.studies.running.study import study_from
 
 __all__ = ["KIND", "arm_trees", "command", "page"]
 

@@ -12,8 +12,8 @@ import xarray as xr
 
 from kramers_grok.core.schema import package_version
 from kramers_grok.report.text import shortened
-from kramers_grok.studies.journal import Journal
-from kramers_grok.studies.store import Manifest, content_hash
+from kramers_grok.studies.files.journal import Journal
+from kramers_grok.studies.files.store import Manifest, content_hash
 
 __all__ = ["provenance"]
 

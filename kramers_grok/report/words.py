@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import chdtrc
 
-from kramers_grok.studies.points import Points, holm, signed_root, two_sided
+from kramers_grok.studies.results.points import Points, holm, signed_root, two_sided
 
 __all__ = ["LEVEL", "Answer", "Measured", "both", "measured", "never", "of_all", "power", "smallest_p", "span"]
 

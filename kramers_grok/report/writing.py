@@ -12,9 +12,9 @@ from kramers_grok.report import escape, job
 from kramers_grok.report.page import NAME, Page, render
 from kramers_grok.report.provenance import provenance
 from kramers_grok.report.text import shortened, toml
-from kramers_grok.studies import files
-from kramers_grok.studies.store import Manifest, Store, read_netcdf
-from kramers_grok.studies.study import study_from
+from kramers_grok.studies.files import atomic
+from kramers_grok.studies.files.store import Manifest, Store, read_netcdf
+from kramers_grok.studies.running.study import study_from
 
 __all__ = ["write_page"]
 
@@ -48,7 +48,7 @@ def write_page(out: str | os.PathLike[str], *, tree: xr.DataTree | None = None, 
     directory = Path(out)
     manifest = Store.manifest_of(directory)
     final = directory / NAME
-    files.write_over(final, [render(_page(directory, manifest, tree, command)).encode("utf-8")])
+    atomic.write_over(final, [render(_page(directory, manifest, tree, command)).encode("utf-8")])
     return final
 
 

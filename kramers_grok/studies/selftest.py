@@ -8,7 +8,7 @@ where there are none (there a test of the CPU compares it with itself).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from kramers_grok.core import checks, rng
@@ -25,30 +24,42 @@ from kramers_grok.core.noise import per_sample
 from kramers_grok.core.region import Region
 from kramers_grok.core.rng import Purpose
 from kramers_grok.core.schedules import Cosine, Linear, Piecewise
-from kramers_grok.dynamics import observables, torch_noise
+from kramers_grok.dynamics import observables, torch_noise, tracing
 from kramers_grok.dynamics.langevin import Fused, Langevin
-from kramers_grok.dynamics.optimizers import Adam, AdamW, GradientDescent, Momentum, Optimizer
-from kramers_grok.dynamics.process import Process, Watch, resolve_device
+from kramers_grok.dynamics.optimizers import AdamW, GradientDescent
+from kramers_grok.dynamics.process import Watch, resolve_device
 from kramers_grok.dynamics.sampling import (
-    ByMoments,
-    BySamples,
-    FullBatch,
     Sampler,
-    ShuffledEpochs,
-    WithoutReplacement,
-    WithReplacement,
 )
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.first_passage import first_passage
-from kramers_grok.models.data import FiniteData, OnlineTeacher, Population, finite, population, teacher
-from kramers_grok.models.deep_linear import DeepLinearNetwork
-from kramers_grok.models.diagonal import DiagonalNetwork
-from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
+from kramers_grok.models.data import population, teacher
+from kramers_grok.studies.selftest_runs import (
+    CHAIN,
+    ONLINE,
+    OPTIMIZERS,
+    REPLICAS,
+    SEED,
+    STEPS,
+    Data,
+    compare,
+    diagonal,
+    difference,
+    network,
+    run,
+    same_runs,
+    samples,
+    sgd,
+    sources,
+)
+from kramers_grok.theory.deep_linear import Mode
 
-__all__ = ["Outcome", "checks_of", "find_device", "selftest"]
-
-SEED, REPLICAS, STEPS = 2**33 + 5, 16, 4
-RTOL, ATOL = 1e-9, 1e-11  # of a few steps in double precision
+__all__ = [
+    "Outcome",
+    "checks_of",
+    "find_device",
+    "selftest",
+]
 
 Check = Callable[[torch.device], str]
 
@@ -134,20 +145,6 @@ def selftest(
     return outcomes
 
 
-# ---------------------------------------------------------------- what is compared
-
-
-def compare(found: Tensor, expected: Tensor | ArrayLike, rtol: float = RTOL, atol: float = ATOL) -> float:
-    """Return the largest difference of two tensors; an error if it is more than rounding."""
-    one, other = found.detach().cpu(), torch.as_tensor(expected).cpu()
-    torch.testing.assert_close(one, other.to(one.dtype), rtol=rtol, atol=atol)
-    return float((one.double() - other.double()).abs().max()) if one.numel() else 0.0
-
-
-def _difference(value: float) -> str:
-    return "equal" if value == 0 else f"largest difference {value:.1e}"
-
-
 # ---------------------------------------------------------------- noise
 
 
@@ -180,88 +177,10 @@ def _floats_equal(device: torch.device) -> str:
         for dof in (1, 2, 9):
             chi2 = torch_noise.chi_square(dof, SEED, Purpose.DATA, streams, step)
             worst = max(worst, compare(chi2, rng.chi_square(dof, SEED, Purpose.DATA, lanes, step), 1e-11, 1e-12))
-    return _difference(worst)
+    return difference(worst)
 
 
 # ---------------------------------------------------------------- training
-
-OPTIMIZERS: tuple[Optimizer, ...] = (
-    GradientDescent(),
-    GradientDescent(decoupled=True),
-    Momentum(0.9),
-    Momentum(0.5, dampening=0.2),
-    Momentum(0.9, nesterov=True),
-    Adam(),
-    AdamW(),
-)
-CHAIN = DeepLinearChain(3, 1.0, 0.25)
-
-
-def network() -> DeepLinearNetwork:
-    """Return a small matrix network; a new one each time, since it keeps its constants where it was used."""
-    return DeepLinearNetwork((2, 3, 2), [2.0, 1.0], weight_decay=0.1)
-
-
-def correlated() -> DeepLinearNetwork:
-    """Return a network with inputs that are not white."""
-    return DeepLinearNetwork((2, 3, 2), [2.0, 1.0], weight_decay=0.1, input_covariance=[[1.0, 0.2], [0.2, 2.0]])
-
-
-def diagonal() -> DiagonalNetwork:
-    """Return two chains side by side."""
-    return DiagonalNetwork(3, [2.0, 1.0], weight_decay=0.1)
-
-
-def samples(inputs: int) -> FiniteData:
-    """Return eight white samples of the teacher, that of the chain or that of the networks."""
-    x = np.linalg.qr(np.random.default_rng(0).normal(size=(8, inputs)))[0] * 8**0.5
-    return finite(x, x * [1.0] if inputs == 1 else x * [2.0, 1.0])
-
-
-ONLINE = teacher(label_noise=0.3)
-Data = OnlineTeacher | Population | FiniteData
-MODELS: Mapping[str, Callable[[], Any]] = {
-    "chain": lambda: CHAIN, "network": network, "diagonal": diagonal, "correlated inputs": correlated,
-}  # fmt: skip
-
-
-def sources() -> Iterator[tuple[str, str, Data, Sampler | None]]:
-    """Yield model, name, data and sampler of every way to draw batches."""
-    yield from ((model, "population", population(), None) for model in ("chain", "network", "diagonal"))
-    yield "chain", "online", ONLINE, None
-    for model in ("network", "diagonal", "correlated inputs"):
-        for sampler in (ByMoments(), BySamples()):
-            yield model, f"online, {sampler}", ONLINE, sampler
-    for model, inputs in (("chain", 1), ("network", 2)):
-        for cut in (WithReplacement(), WithoutReplacement(), ShuffledEpochs(), FullBatch()):
-            yield model, f"samples, {cut}", samples(inputs), cut
-
-
-def sgd(model: str, data: Data, sampler: Sampler | None, device: torch.device | str, **changes: Any) -> SGD:
-    """Return the process that is compared; on the CPU compiled where it can be."""
-    size = None if isinstance(data, Population) or isinstance(sampler, FullBatch) else 3
-    given = {"lr": 0.05, "batch_size": size, "noise": per_sample(variance=0.2), "device": device} | changes
-    return SGD(MODELS[model](), data, sampler=sampler, **given)
-
-
-def run(process: Process, steps: int = STEPS, watch: Watch | None = None) -> dict[str, Tensor]:
-    """Return where replicas end, and what is remembered of them."""
-    size = process.start(REPLICAS, seed=0).theta.shape[1]
-    start = process.start(REPLICAS, seed=SEED, point=0.6 + 0.2 * np.cos(np.arange(size)))
-    state, record = process.advance(start, steps, watch)
-    return {"theta": state.theta, "hit_step": record.hit_step, "best": record.best, **state.buffers}
-
-
-def same_runs(make: Callable[..., Process], device: torch.device, watch: Watch | None = None) -> float:
-    """Run a process by torch on the device and compiled, where it can be, on the CPU; return the largest difference."""
-    there, here = run(make(device, fused=False), watch=watch), run(make("cpu", fused=True), watch=watch)
-    assert there.keys() == here.keys()
-    assert all(value.device.type == device.type for value in there.values()), "a result is not on the device"
-    differences = []
-    for name, value in there.items():
-        exact = not value.is_floating_point()
-        differences.append(compare(value, here[name], *((0.0, 0.0) if exact else (RTOL, ATOL))))
-    return max(differences)
 
 
 def _optimizers(device: torch.device, model: str, data: Data, sampler: Sampler | None) -> str:
@@ -269,7 +188,7 @@ def _optimizers(device: torch.device, model: str, data: Data, sampler: Sampler |
     for optimizer in OPTIMIZERS:
         make = partial(sgd, model, data, sampler, optimizer=optimizer)
         worst = max(worst, same_runs(make, device))
-    return f"{len(OPTIMIZERS)} optimizers, {_difference(worst)}"
+    return f"{len(OPTIMIZERS)} optimizers, {difference(worst)}"
 
 
 def _hyperparameters(device: torch.device) -> str:
@@ -289,7 +208,7 @@ def _hyperparameters(device: torch.device) -> str:
         for optimizer in (GradientDescent(), AdamW()):
             make = partial(sgd, "chain", ONLINE, None, optimizer=optimizer, **changes)
             worst = max(worst, same_runs(make, device, watch))
-    return f"{2 * len(cases)} combinations, {_difference(worst)}"
+    return f"{2 * len(cases)} combinations, {difference(worst)}"
 
 
 def _langevin(device: torch.device) -> str:
@@ -303,7 +222,7 @@ def _langevin(device: torch.device) -> str:
                 return Langevin(made, temperature=0.02, dt=0.1, integrator=Fused(compiled=fused), device=where)
 
             worst = max(worst, same_runs(make, device, Watch(Region(0.4), bridge=bridge)))
-    return f"{2 * len(systems)} runs, {_difference(worst)}"
+    return f"{2 * len(systems)} runs, {difference(worst)}"
 
 
 # ---------------------------------------------------------------- whole runs
@@ -341,10 +260,10 @@ def _observables(device: torch.device) -> str:
     for where in (device, torch.device("cpu")):
         process = sgd("network", ONLINE, None, where)
         point = 0.3 + 0.2 * np.cos(np.arange(process.model.n_parameters))
-        _, kept = observables.observe(process, process.start(5, seed=SEED, point=point), [0, 2, 5], measured)
+        _, kept = tracing.observe(process, process.start(5, seed=SEED, point=point), [0, 2, 5], measured)
         values.append(kept)
     worst = max(compare(values[0][name], values[1][name]) for name in values[0])
-    return f"{len(measured)} observables, {_difference(worst)}"
+    return f"{len(measured)} observables, {difference(worst)}"
 
 
 def _single_precision(device: torch.device) -> str:
@@ -356,7 +275,7 @@ def _single_precision(device: torch.device) -> str:
             ends.append(run(process)["theta"])
         assert ends[0].dtype == torch.float32, f"{model}, {name}: not in single precision"
         worst = max(worst, compare(ends[0], ends[1], 1e-3, 1e-4))
-    return f"float32 against float64: {_difference(worst)}"
+    return f"float32 against float64: {difference(worst)}"
 
 
 @contextmanager
@@ -392,7 +311,7 @@ def _compiled(device: torch.device) -> str:
         make = partial(sgd, "network", ONLINE, None, optimizer=optimizer, fused=False)
         ends = [run(make(device, compile=switch))["theta"] for switch in (True, False)]
         worst = max(worst, compare(ends[0], ends[1]))
-    return _difference(worst)
+    return difference(worst)
 
 
 def checks_of(*, compile: bool = False) -> dict[str, Check]:

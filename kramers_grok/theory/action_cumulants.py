@@ -44,15 +44,41 @@ class SampleCumulants(Protocol):
     r"""Cumulant generating function :math:`\Gamma(t; m)` of rx."""
 
     def jet(self, t: Array, m: Array) -> CumulantJet:
-        """Value and derivatives; `t` inside `limits`, shapes broadcast."""
+        """Value and derivatives; `t` inside `limits`, shapes broadcast.
+
+        Parameters
+        ----------
+        t, m : array
+
+        Returns
+        -------
+        CumulantJet
+        """
         ...
 
     def limits(self, m: Array) -> tuple[Array, Array]:
-        """Ends of the interval of t, around 0, in which Γ is finite."""
+        """Ends of the interval of t, around 0, in which Γ is finite.
+
+        Parameters
+        ----------
+        m : array
+
+        Returns
+        -------
+        array
+            Lower ends.
+        array
+            Upper ends.
+        """
         ...
 
     def two(self) -> TwoCumulants:
-        """Its diffusion limit."""
+        """Its diffusion limit.
+
+        Returns
+        -------
+        TwoCumulants
+        """
         ...
 
 
@@ -131,7 +157,14 @@ class GaussianCumulants:
 
     @classmethod
     def of(cls, mode: Mode, *, label_noise: float) -> Self:
-        """Take σ and q from a mode or chain."""
+        """Take σ and q from a mode or chain.
+
+        Parameters
+        ----------
+        mode : Mode or DeepLinearChain
+        label_noise : float
+            s ≥ 0.
+        """
         return cls(mode.singular_value, mode.input_variance, label_noise)
 
     def jet(self, t: Array, m: Array) -> CumulantJet:

@@ -54,7 +54,16 @@ class Hamiltonian(Protocol):
     """A Hamiltonian H(x, p): convex in p, 0 at p = 0."""
 
     def jet(self, x: Array, p: Array) -> PathJet:
-        """Value and derivatives at points `x` and momenta `p`, both of shape (n, d)."""
+        """Value and derivatives at points `x` and momenta `p`, both of shape (n, d).
+
+        Parameters
+        ----------
+        x, p : array, shape (n, d)
+
+        Returns
+        -------
+        PathJet
+        """
         ...
 
 

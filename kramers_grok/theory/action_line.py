@@ -55,11 +55,32 @@ class LineHamiltonian(Protocol):
     r"""Hamiltonian of one coordinate: convex in p, H(x, 0) = 0, :math:`H_p(x, 0)` the drift."""
 
     def jet(self, x: Array, p: Array) -> HamiltonianJet:
-        """Value and derivatives at points (x, p) inside `limits`."""
+        """Value and derivatives at points (x, p) inside `limits`.
+
+        Parameters
+        ----------
+        x, p : array
+
+        Returns
+        -------
+        HamiltonianJet
+        """
         ...
 
     def limits(self, x: Array) -> tuple[Array, Array]:
-        """Ends of the interval of p, around 0, in which H is finite."""
+        """Ends of the interval of p, around 0, in which H is finite.
+
+        Parameters
+        ----------
+        x : array
+
+        Returns
+        -------
+        array
+            Lower ends.
+        array
+            Upper ends.
+        """
         ...
 
 

@@ -162,9 +162,11 @@ def data_gradient_variance(
 
     Returns
     -------
-    between, within : ndarray, shape (direction,)    [loss²/weight²]
-        The variance over the samples of a sample's mean gradient, normalised by 1/N, and the mean over the samples of
-        the variance that the noise gives it. The sampler's factor is the first one's alone.
+    between : ndarray, shape (direction,)    [loss²/weight²]
+        The variance over the samples of a sample's mean gradient, normalised by 1/N; the sampler's factor is this one's
+        alone.
+    within : ndarray, shape (direction,)    [loss²/weight²]
+        The mean over the samples of the variance that the noise gives it.
 
     Raises
     ------

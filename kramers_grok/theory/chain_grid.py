@@ -45,9 +45,9 @@ class ChainProblem:
     ----------
     sigma, decay, variance : float
         Singular value σ, weight decay λ, input variance q.
-    temperature, step : float
-        Temperature T and the Euler-Maruyama step whose first-order effect is included.
-    threshold, sign, shift : float
+    temperature : float
+        T [loss].
+    threshold, sign : float
         The target is ``sign · (m − threshold) ≥ shift · (standard deviation of m in one step)``.
     ceiling : float
         Energy above which nodes are left out on the near side of the barrier [loss].
@@ -55,6 +55,10 @@ class ChainProblem:
         The same beyond the barrier, counted from the lowest energy with the same m.
     crest : float
         Order parameter of the saddle (or of the threshold, where there is none on the way).
+    step : float
+        Euler-Maruyama step whose first-order effect is included.
+    shift : float
+        See `threshold`.
     minibatch : MinibatchNoise, optional
     """
 

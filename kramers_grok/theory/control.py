@@ -233,6 +233,8 @@ def design_schedule(
         Relative excess of the thermal loss at the end that is allowed.
     least_barrier : float
         Least ΔF/T, for either state, at every step.
+    pieces : int
+        Steps of the design's grid in time.
 
     Returns
     -------

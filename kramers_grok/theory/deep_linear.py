@@ -197,6 +197,11 @@ class _Parameters:
     def learned_amplitude(self) -> float:
         """Amplitude a of each layer in the learned state.
 
+        Returns
+        -------
+        float
+            [weight]
+
         Raises
         ------
         NoBarrierError
@@ -209,6 +214,11 @@ class _Parameters:
 
     def saddle_amplitude(self) -> float:
         """Amplitude a of each layer at the barrier's top.
+
+        Returns
+        -------
+        float
+            [weight]
 
         Raises
         ------
@@ -282,13 +292,31 @@ class Mode(_Parameters):
         return _mode_landscape(self)
 
     def free_energy(self, a: ArrayLike) -> Array:
-        r"""Free energy :math:`\frac12 q(\sigma-a^D)^2+\frac12 D\lambda a^2` [loss] at amplitudes `a`."""
+        r"""Free energy :math:`\frac12 q(\sigma-a^D)^2+\frac12 D\lambda a^2` [loss] at amplitudes `a`.
+
+        Parameters
+        ----------
+        a : array_like
+
+        Returns
+        -------
+        array, the shape of `a`
+            [loss]
+        """
         amplitude = np.asarray(a, dtype=np.float64)
         loss = 0.5 * self.input_variance * (self.singular_value - amplitude**self.depth) ** 2
         return np.asarray(loss + 0.5 * self.depth * self.weight_decay * amplitude**2)
 
     def coordinate(self, m: ArrayLike) -> Array:
         r"""Arc length :math:`x = \sqrt D\, m^{1/D}` at order parameter `m` (for odd D, m < 0 gives x < 0).
+
+        Parameters
+        ----------
+        m : array_like
+
+        Returns
+        -------
+        array, the shape of `m`
 
         Raises
         ------
@@ -307,6 +335,10 @@ class Mode(_Parameters):
 
         At even D the mode is symmetric in x, and a saddle stands on either side (multiplicity 2).
 
+        Returns
+        -------
+        Barrier
+
         Raises
         ------
         NoBarrierError
@@ -323,7 +355,12 @@ class Mode(_Parameters):
         )
 
     def forgetting_barrier(self) -> Barrier:
-        """Barrier from the learned state to the unlearned one; errors as in `barrier`."""
+        """Barrier from the learned state to the unlearned one; errors as in `barrier`.
+
+        Returns
+        -------
+        Barrier
+        """
         saddle = self.saddle_amplitude()
         return Barrier(
             landscape=self.landscape,
@@ -377,6 +414,10 @@ class DeepLinearChain(_Parameters):
     def barrier(self) -> Barrier:
         """Barrier from the unlearned state to the learned one, over any of 2^(D−1) saddles.
 
+        Returns
+        -------
+        Barrier
+
         Raises
         ------
         NoBarrierError
@@ -393,7 +434,12 @@ class DeepLinearChain(_Parameters):
         )
 
     def forgetting_barrier(self) -> Barrier:
-        """Barrier from one learned state to the unlearned one (one saddle); errors as in `barrier`."""
+        """Barrier from one learned state to the unlearned one (one saddle); errors as in `barrier`.
+
+        Returns
+        -------
+        Barrier
+        """
         saddle = self.saddle_amplitude()
         return Barrier(
             landscape=self.landscape,

@@ -125,6 +125,11 @@ def trusted_lr_over_batch(mode: Mode, *, label_noise: float, tolerance: float = 
     tolerance : float
         Relative error of the time, > 0.
 
+    Returns
+    -------
+    float
+        [time]
+
     Examples
     --------
     >>> mode = Mode(depth=3, singular_value=1.0, weight_decay=0.44)

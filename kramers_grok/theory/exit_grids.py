@@ -284,7 +284,7 @@ def mode_exit_times(
 
     See Also
     --------
-    kramers_grok.theory.exit_times.exit_time : the distribution too, a finite step, minibatch noise.
+    kramers_grok.theory.exit_times.exit_time : The distribution too, a finite step, minibatch noise.
 
     Examples
     --------

@@ -232,10 +232,16 @@ def temperature_for(
 
     Parameters
     ----------
-    system, target, start, step, monitored, minibatch
-        As in `exit_time`.
+    system : Mode or DeepLinearChain
     mean_exit_time : float
         The mean wanted [time].
+    target, start, step, monitored, minibatch
+        As in `exit_time`.
+
+    Returns
+    -------
+    float
+        [loss]
 
     Raises
     ------
@@ -281,14 +287,22 @@ def lr_over_batch_for(
 
     Parameters
     ----------
-    system, target, start, step, monitored
-        As in `exit_time`; `step` is the learning rate.
+    system : Mode or DeepLinearChain
     mean_exit_time : float
         The mean wanted [time]; in steps it is this over the learning rate.
+    target
+        As in `exit_time`.
     noise_variance : float
         g² > 0 [gradient²].
+    start, step, monitored
+        As in `exit_time`; `step` is the learning rate.
     residual_variance : callable, optional
         c(m) of the data, to include the minibatch noise, which scales with ε too.
+
+    Returns
+    -------
+    float
+        [time]
 
     Examples
     --------

@@ -70,10 +70,12 @@ def loop_area(
 
     Parameters
     ----------
-    depth, singular_value, input_variance : array_like
+    depth, singular_value : array_like
         As in `kramers_grok.theory.mode_states.spinodal`.
     weight_decay : array_like
         Lower end λ ≥ 0 of the sweep [loss / amplitude²].
+    input_variance : array_like
+        As in `spinodal`.
 
     Returns
     -------
@@ -123,10 +125,12 @@ def bottleneck_time(
 
     Parameters
     ----------
-    depth, singular_value, input_variance : array_like
+    depth, singular_value : array_like
         As in `kramers_grok.theory.mode_states.spinodal`, D ≥ 3.
     weight_decay : array_like
         λ above the spinodal [loss / amplitude²].
+    input_variance : array_like
+        As in `spinodal`.
 
     Returns
     -------

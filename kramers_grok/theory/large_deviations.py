@@ -189,6 +189,10 @@ def forgetting_laws(mode: Mode, samples: SampleCumulants, *, noise_variance: flo
     noise_variance : float
         g² of isotropic noise on every sample's gradient.
 
+    Returns
+    -------
+    ActionLaws
+
     Raises
     ------
     NoBarrierError
@@ -216,6 +220,10 @@ def learning_laws(mode: Mode, samples: SampleCumulants, *, noise_variance: float
     samples : SampleCumulants
     noise_variance : float
         g² > 0: minibatch noise alone vanishes at the unlearned state, which is then absorbing.
+
+    Returns
+    -------
+    ActionLaws
 
     Raises
     ------

@@ -53,7 +53,16 @@ class MinibatchNoise:
         )
 
     def strength(self, m: ArrayLike) -> NDArray[np.float64]:
-        r"""Prefactor :math:`\tfrac{\varepsilon}{2}c(m)` of :math:`vv^T`."""
+        r"""Prefactor :math:`\tfrac{\varepsilon}{2}c(m)` of :math:`vv^T`.
+
+        Parameters
+        ----------
+        m : array_like
+
+        Returns
+        -------
+        array, the shape of `m`
+        """
         return np.asarray(0.5 * self.lr_over_batch * self.residual_variance(m))
 
 

@@ -288,10 +288,12 @@ def saddle_amplitude(
 
     Parameters
     ----------
-    depth, singular_value, input_variance : array_like
+    depth, singular_value : array_like
         As in `spinodal`.
     weight_decay : array_like
         λ > 0 [loss / amplitude²].
+    input_variance : array_like
+        As in `spinodal`.
 
     Returns
     -------

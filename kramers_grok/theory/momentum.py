@@ -102,17 +102,50 @@ class HeavyBall:
         return self.step / self.friction
 
     def temperature(self, noise_variance: float, batch_size: float = 1) -> float:
-        """Temperature η(1 − δ)g²/(2B(1 − β)) of gradient noise of variance g² in every sample [loss]."""
+        """Temperature η(1 − δ)g²/(2B(1 − β)) of gradient noise of variance g² in every sample [loss].
+
+        Parameters
+        ----------
+        noise_variance : float
+            g² [gradient²].
+        batch_size : float
+
+        Returns
+        -------
+        float
+            [loss]
+        """
         noise = checks.non_negative("noise_variance", noise_variance)
         return self.long_run_lr * noise / (2 * checks.positive("batch_size", batch_size))
 
     def noise_variance_for(self, temperature: float, batch_size: float = 1) -> float:
-        """Variance g² of every sample's gradient noise that makes a temperature."""
+        """Variance g² of every sample's gradient noise that makes a temperature.
+
+        Parameters
+        ----------
+        temperature : float
+            [loss]
+        batch_size : float
+
+        Returns
+        -------
+        float
+            [gradient²]
+        """
         heat = checks.non_negative("temperature", temperature)
         return 2 * checks.positive("batch_size", batch_size) * heat / self.long_run_lr
 
     def temperature_factor(self, curvature: ArrayLike) -> Array:
         r"""Exact :math:`k\langle\theta^2\rangle/T` in quadratic wells of the given curvatures; 1 for small ηk.
+
+        Parameters
+        ----------
+        curvature : array_like
+            [loss/weight²]
+
+        Returns
+        -------
+        array, the shape of `curvature`
 
         Examples
         --------

@@ -91,6 +91,11 @@ class FeatureSpectrum:
 
         Zeros are dropped (the rank says how many are left).
 
+        Parameters
+        ----------
+        singular_values : array_like, shape (feature,)
+        input_variance : float
+
         Raises
         ------
         InvalidParameterError
@@ -110,7 +115,13 @@ class FeatureSpectrum:
 
     @classmethod
     def from_teacher_matrix(cls, matrix: ArrayLike, input_variance: float = 1.0) -> FeatureSpectrum:
-        """Take a teacher y = M x, M of shape (output, input), for white inputs."""
+        """Take a teacher y = M x, M of shape (output, input), for white inputs.
+
+        Parameters
+        ----------
+        matrix : array_like, shape (output, input)
+        input_variance : float
+        """
         teacher = checks.finite_array("matrix", matrix, ndim=2)
         sigma = np.linalg.svd(teacher, compute_uv=False)
         sigma[sigma <= sigma[0] * max(teacher.shape) * np.finfo(float).eps] = 0.0
@@ -119,6 +130,10 @@ class FeatureSpectrum:
     @classmethod
     def from_covariance(cls, covariance: ArrayLike) -> FeatureSpectrum:
         """Take an autoencoder on data of this second-moment matrix: one feature per eigenvalue, σ = 1.
+
+        Parameters
+        ----------
+        covariance : array_like, shape (input, input)
 
         Raises
         ------
@@ -155,6 +170,10 @@ class FeatureSpectrum:
 
         The data are not centred here, because a network without biases does not either: subtract the mean first
         where it is not a feature.
+
+        Parameters
+        ----------
+        x : array_like, shape (sample, input)
         """
         inputs = checks.finite_array("x", x, ndim=2)
         return cls.from_covariance(inputs.T @ inputs / len(inputs))
@@ -199,6 +218,13 @@ class FeatureSpectrum:
     def from_moments(cls, sigma_xx: ArrayLike, sigma_yx: ArrayLike, *, tolerance: float = 1e-6) -> FeatureSpectrum:
         """Take second moments instead of samples, shapes (input, input) and (output, input); as `from_data`.
 
+        Parameters
+        ----------
+        sigma_xx : array_like, shape (input, input)
+        sigma_yx : array_like, shape (output, input)
+        tolerance : float
+            As in `from_data`.
+
         Examples
         --------
         >>> FeatureSpectrum.from_moments(np.diag([1.0, 4.0]), np.diag([2.0, 1.0])).singular_values
@@ -234,25 +260,70 @@ class FeatureSpectrum:
         return len(self.singular_values)
 
     def strengths(self, depth: int) -> Array:
-        r"""Strength :math:`q\sigma^{2-2/D}` of each feature, to which spinodal and binodal are proportional."""
+        r"""Strength :math:`q\sigma^{2-2/D}` of each feature, to which spinodal and binodal are proportional.
+
+        Parameters
+        ----------
+        depth : int
+
+        Returns
+        -------
+        array, shape (feature,)
+        """
         d = self._depth(depth)
         return np.asarray(self.input_variances) * np.asarray(self.singular_values) ** (2 - 2 / d)
 
     def spinodals(self, depth: int) -> Array:
-        """Spinodal of each feature, shape (feature,)."""
+        """Spinodal of each feature, shape (feature,).
+
+        Parameters
+        ----------
+        depth : int
+
+        Returns
+        -------
+        array, shape (feature,)
+        """
         return mode_states.spinodal(depth, self.singular_values, self.input_variances)
 
     def binodals(self, depth: int) -> Array:
-        """Binodal of each feature, shape (feature,)."""
+        """Binodal of each feature, shape (feature,).
+
+        Parameters
+        ----------
+        depth : int
+
+        Returns
+        -------
+        array, shape (feature,)
+        """
         return mode_states.binodal(depth, self.singular_values, self.input_variances)
 
     def modes(self, depth: int, weight_decay: float) -> tuple[Mode, ...]:
-        """One mode for each feature."""
+        """One mode for each feature.
+
+        Parameters
+        ----------
+        depth : int
+        weight_decay : float
+
+        Returns
+        -------
+        tuple of Mode
+        """
         pairs = zip(self.singular_values, self.input_variances, strict=True)
         return tuple(Mode(depth, sigma, weight_decay, q) for sigma, q in pairs)
 
     def table(self, depth: int) -> xr.Dataset:
         """Tabulate the features: variance, strength, spinodal, binodal, barrier at the binodal.
+
+        Parameters
+        ----------
+        depth : int
+
+        Returns
+        -------
+        Dataset
 
         Examples
         --------
@@ -285,7 +356,17 @@ class FeatureSpectrum:
     # ---------------------------------------------------------------- states
 
     def number_of_states(self, depth: int, weight_decay: float) -> int:
-        """Count the metastable states, without listing them."""
+        """Count the metastable states, without listing them.
+
+        Parameters
+        ----------
+        depth : int
+        weight_decay : float
+
+        Returns
+        -------
+        int
+        """
         return self._stability(depth, weight_decay).number_of_states()
 
     def phases(self, depth: int, weight_decay: float) -> Iterator[Phase]:
@@ -298,6 +379,15 @@ class FeatureSpectrum:
 
         Where inputs are not white and σ differs, a feature can be unstable beside another that is too weak to be
         learned; the network then sits in a state that mixes the two, which is not listed.
+
+        Parameters
+        ----------
+        depth : int
+        weight_decay : float
+
+        Returns
+        -------
+        iterator of Phase
         """
         return self._stability(depth, weight_decay).phases()
 

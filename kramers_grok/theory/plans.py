@@ -40,13 +40,27 @@ class Setting:
         object.__setattr__(self, "batch_size", checks.positive_int("batch_size", self.batch_size))
 
     def temperature(self, noise_variance: float) -> float:
-        """T = η g²/(2B) [loss]."""
+        """T = η g²/(2B) [loss].
+
+        Parameters
+        ----------
+        noise_variance : float
+            g² [gradient²].
+
+        Returns
+        -------
+        float
+        """
         return self.lr * noise_variance / (2 * self.batch_size)
 
 
 @dataclass(frozen=True)
 class Plan:
     """Schedules of learning rate, batch size and weight decay.
+
+    Attributes
+    ----------
+    lr, batch_size, weight_decay : Schedule
 
     Examples
     --------
@@ -61,11 +75,27 @@ class Plan:
 
     @classmethod
     def constant(cls, setting: Setting) -> Plan:
-        """The same setting at every step."""
+        """The same setting at every step.
+
+        Parameters
+        ----------
+        setting : Setting
+        """
         return cls(Constant(setting.lr), Constant(setting.batch_size), Constant(setting.weight_decay))
 
     def temperature(self, steps: ArrayLike, noise_variance: float) -> Array:
-        """T = η g²/(2B) at `steps` [loss]."""
+        """T = η g²/(2B) at `steps` [loss].
+
+        Parameters
+        ----------
+        steps : array_like of int
+        noise_variance : float
+            g² [gradient²].
+
+        Returns
+        -------
+        array, the shape of `steps`
+        """
         return np.asarray(self.lr(steps) * noise_variance / (2 * np.rint(self.batch_size(steps))))
 
 
@@ -73,13 +103,28 @@ class Knob(Protocol):
     """Something a schedule may turn: from the final setting to a bound."""
 
     def settings(self, final: Setting, levels: int) -> list[Setting]:
-        """Settings between the final one (included) and the bound."""
+        """Settings between the final one (included) and the bound.
+
+        Parameters
+        ----------
+        final : Setting
+        levels : int
+
+        Returns
+        -------
+        list of Setting
+        """
         ...
 
 
 @dataclass(frozen=True)
 class LearningRateKnob:
-    """Learning rates from the final one up to `highest`."""
+    """Learning rates from the final one up to `highest`.
+
+    Attributes
+    ----------
+    highest : float
+    """
 
     highest: float
 
@@ -90,7 +135,12 @@ class LearningRateKnob:
 
 @dataclass(frozen=True)
 class BatchSizeKnob:
-    """Batch sizes from the final one down to `smallest`."""
+    """Batch sizes from the final one down to `smallest`.
+
+    Attributes
+    ----------
+    smallest : int
+    """
 
     smallest: int
 
@@ -102,7 +152,12 @@ class BatchSizeKnob:
 
 @dataclass(frozen=True)
 class WeightDecayKnob:
-    """Weight decays from the final one down to `lowest`."""
+    """Weight decays from the final one down to `lowest`.
+
+    Attributes
+    ----------
+    lowest : float
+    """
 
     lowest: float
 

@@ -153,11 +153,29 @@ class RadialFreeEnergy:
         return channel_potential(self.network, self.rank, self.temperature, np.array(self.exponents, dtype=np.float64))
 
     def energy(self, amplitudes: ArrayLike) -> Array:
-        """E at amplitudes of the D layers, shape (..., layer) [loss]."""
+        """E at amplitudes of the D layers, shape (..., layer) [loss].
+
+        Parameters
+        ----------
+        amplitudes : array_like, shape (..., layer)
+
+        Returns
+        -------
+        array, shape (...)
+        """
         return self.potential.energy(_amplitudes(amplitudes, self.network.depth))
 
     def profile(self, order_parameter: ArrayLike) -> Array:
-        """Lowest E at given order parameters 0 < m < σ, shape (...,) [loss]; NaN where no minimum exists."""
+        """Lowest E at given order parameters 0 < m < σ, shape (...,) [loss]; NaN where no minimum exists.
+
+        Parameters
+        ----------
+        order_parameter : array_like
+
+        Returns
+        -------
+        array, the shape of `order_parameter`
+        """
         m = checks.finite_array("order_parameter", order_parameter)
         if not ((m > 0) & (m < self.potential.singular_value)).all():
             raise checks.invalid(
@@ -167,6 +185,10 @@ class RadialFreeEnergy:
 
     def barrier(self) -> RadialBarrier:
         """Trap, saddle and learned state.
+
+        Returns
+        -------
+        RadialBarrier
 
         Raises
         ------
@@ -189,6 +211,14 @@ class RadialFreeEnergy:
 
     def log_well(self, well: WellIntegral = WellIntegral.EXACT) -> float:
         r"""Logarithm of the trap's partition function :math:`\int_{\rm trap} e^{-E/T}\,da`, evaluated as `well` says.
+
+        Parameters
+        ----------
+        well : WellIntegral
+
+        Returns
+        -------
+        float
 
         Raises
         ------
@@ -272,6 +302,11 @@ def entropic_spinodal(network: MatrixNetwork, rank: int = 0) -> float:
     rank : int
         Number of learned features.
 
+    Returns
+    -------
+    float
+        [loss]
+
     Raises
     ------
     NoBarrierError
@@ -310,6 +345,10 @@ def critical_width(network: MatrixNetwork, temperature: float, rank: int = 0) ->
         T > 0 [loss].
     rank : int
         Number of learned features.
+
+    Returns
+    -------
+    float
 
     Raises
     ------

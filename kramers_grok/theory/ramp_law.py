@@ -63,20 +63,56 @@ class Ramp:
         return abs(self.stop - self.start) / self.rate
 
     def n_steps(self, lr: float) -> int:
-        """Steps of SGD from start to stop."""
+        """Steps of SGD from start to stop.
+
+        Parameters
+        ----------
+        lr : float
+
+        Returns
+        -------
+        int
+        """
         return round(self.duration / checks.positive("lr", lr))
 
     def schedule(self, lr: float) -> Linear:
-        """The same ramp as a schedule of SGD with a constant learning rate."""
+        """The same ramp as a schedule of SGD with a constant learning rate.
+
+        Parameters
+        ----------
+        lr : float
+
+        Returns
+        -------
+        Linear
+        """
         return Linear(self.start, self.stop, self.n_steps(lr))
 
     def weight_decay(self, time: ArrayLike) -> Array:
-        """λ at `time`, held at the ends."""
+        """λ at `time`, held at the ends.
+
+        Parameters
+        ----------
+        time : array_like
+
+        Returns
+        -------
+        array, the shape of `time`
+        """
         share = np.clip(np.asarray(time, dtype=np.float64) / self.duration, 0.0, 1.0)
         return np.asarray(self.start + (self.stop - self.start) * share)
 
     def time(self, weight_decay: ArrayLike) -> Array:
-        """Time at which λ is reached."""
+        """Time at which λ is reached.
+
+        Parameters
+        ----------
+        weight_decay : array_like
+
+        Returns
+        -------
+        array, the shape of `weight_decay`
+        """
         return np.asarray((np.asarray(weight_decay, dtype=np.float64) - self.start) / (self.stop - self.start)) * (
             self.duration
         )

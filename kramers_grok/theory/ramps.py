@@ -330,6 +330,10 @@ def ramp_loop(
     step, monitored
         As in `exit_time`.
 
+    Returns
+    -------
+    RampLoop
+
     Examples
     --------
     Slower ramps make narrower loops, by the logarithm of the rate:

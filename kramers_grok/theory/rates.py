@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kramers_grok.core import checks
-from kramers_grok.core.barrier import Barrier, RateBarrier, log_determinant
+from kramers_grok.core.barrier import Barrier, RateBarrier
+from kramers_grok.core.barrier_traits import IsolatedPoints, SpectralDifferences
 from kramers_grok.core.exceptions import InvalidParameterError, ValidityWarning
 
 __all__ = [
@@ -78,7 +79,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Well:
+class Well(IsolatedPoints, SpectralDifferences):
     """One-dimensional barrier given by its curvatures, for potentials without a `Landscape`.
 
     Parameters
@@ -121,35 +122,6 @@ class Well:
     def saddle_spectrum(self) -> Array:
         """Curvature at the top, as a spectrum of length 1."""
         return np.array([self.saddle_curvature])
-
-    @property
-    def zero_modes_known(self) -> bool:
-        """False: there is no place for any."""
-        return False
-
-    @property
-    def extra_zero_modes(self) -> int:
-        """0."""
-        return 0
-
-    @property
-    def log_volume_ratio(self) -> float:
-        """Logarithm of the number of equivalent tops."""
-        return math.log(self.multiplicity)
-
-    @property
-    def log_determinant_ratio(self) -> float:
-        """Logarithm of the ratio of the curvatures' moduli."""
-        return log_determinant(self.minimum_spectrum) - log_determinant(self.saddle_spectrum)
-
-    @property
-    def trace_difference(self) -> float:
-        """Difference of the curvatures."""
-        return self.minimum_curvature - self.saddle_curvature
-
-    def flags(self, temperature: float) -> tuple[str, ...]:
-        """None."""
-        return ()
 
 
 def arrhenius_rate(height: float, temperature: float, *, prefactor: float, warn: bool = True) -> Rate:
@@ -208,6 +180,10 @@ def kramers_rate(
         γ ≥ 0 at unit mass (from moderate friction upwards); None is the overdamped motion.
     warn : bool
         As in `arrhenius_rate`.
+
+    Returns
+    -------
+    Rate
 
     Raises
     ------
@@ -313,11 +289,17 @@ def eyring_kramers_rate(
     barrier : Barrier, Well, OrbitBarrier or NumericalBarrier
         From ``mode.barrier()``, ``chain.barrier()``, ``MatrixNetwork(...).barrier(rank)`` or
         ``find_barrier(model, minimum, destination)``.
-    temperature, friction, warn
+    temperature, friction
         As in `kramers_rate`.
     step : float
         Time step h ≥ 0 of an Euler–Maruyama walk [time], for its own rate to first order in h and leading order
         in T, :math:`\ln (k_h/k_0) = -\tfrac h2|\mu_-| + \tfrac h4(\operatorname{tr} H_{\min} - \operatorname{tr} H_s)`.
+    warn
+        As in `kramers_rate`.
+
+    Returns
+    -------
+    Rate
 
     Raises
     ------

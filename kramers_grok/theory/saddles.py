@@ -159,7 +159,16 @@ class MatrixNetwork:
         )
 
     def mode(self, feature: int = 0) -> Mode:
-        """Theory of one feature's balanced mode."""
+        """Theory of one feature's balanced mode.
+
+        Parameters
+        ----------
+        feature : int
+
+        Returns
+        -------
+        Mode
+        """
         return Mode(self.depth, float(self._values[self._feature(feature)]), self.weight_decay, self.input_variance)
 
     # ------------------------------------------------------------ points
@@ -171,6 +180,10 @@ class MatrixNetwork:
         ----------
         rank : int
             0 ≤ r ≤ number of features, and at most the smallest hidden width.
+
+        Returns
+        -------
+        StationaryPoint
 
         Raises
         ------
@@ -192,6 +205,10 @@ class MatrixNetwork:
         feature : int, optional
             The unlearned feature j ≥ r that stands at its barrier's top; by default the strongest, r. The index
             is 1 + the number of unlearned features stronger than j.
+
+        Returns
+        -------
+        StationaryPoint
 
         Raises
         ------
@@ -219,6 +236,10 @@ class MatrixNetwork:
         ----------
         rank, feature
             As in `saddle`.
+
+        Returns
+        -------
+        OrbitBarrier
 
         Raises
         ------
@@ -248,6 +269,14 @@ class MatrixNetwork:
 
     def forgetting_barrier(self, rank: int) -> OrbitBarrier:
         """Barrier from `rank` to `rank` − 1 learned features, over the same saddle as ``barrier(rank - 1)``.
+
+        Parameters
+        ----------
+        rank : int
+
+        Returns
+        -------
+        OrbitBarrier
 
         Raises
         ------

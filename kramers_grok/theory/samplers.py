@@ -99,6 +99,10 @@ def sampler_factor(
         Seen at the ends of shuffled epochs only, where it is about (λτ)²/12: the temperature that motion slower than
         an epoch feels. Otherwise averaged over all steps.
 
+    Returns
+    -------
+    float
+
     Raises
     ------
     InvalidParameterError

@@ -206,7 +206,19 @@ class Subsample:
         return FeatureSpectrum(tuple(self.singular_values.tolist()), tuple(self.input_variances.tolist()))
 
     def errors(self, order_parameters: ArrayLike) -> tuple[Array, Array]:
-        """Train and test error at order parameters m, shape (..., feature); each of shape (...) [loss]."""
+        """Train and test error at order parameters m, shape (..., feature); each of shape (...) [loss].
+
+        Parameters
+        ----------
+        order_parameters : array_like, shape (..., feature)
+
+        Returns
+        -------
+        array, shape (...)
+            Train errors.
+        array, shape (...)
+            Test errors.
+        """
         m = checks.finite_array("order_parameters", order_parameters)
         if m.shape[-1:] != self.covariances.shape:
             raise checks.invalid(
@@ -222,6 +234,15 @@ class Subsample:
     def learned(self, features: Sequence[int], weight_decay: float) -> Array:
         """Order parameters of the state that has learned some features, with weight decay's shrinkage.
 
+        Parameters
+        ----------
+        features : sequence of int
+        weight_decay : float
+
+        Returns
+        -------
+        array, shape (feature,)
+
         Raises
         ------
         NoBarrierError
@@ -234,7 +255,16 @@ class Subsample:
         return m
 
     def learnable(self, weight_decay: float) -> tuple[int, ...]:
-        """Features whose spinodal is above λ, strongest first."""
+        """Features whose spinodal is above λ, strongest first.
+
+        Parameters
+        ----------
+        weight_decay : float
+
+        Returns
+        -------
+        tuple of int
+        """
         return tuple(np.flatnonzero(self.spectrum.spinodals(self.depth) > weight_decay).tolist())
 
     def curves(

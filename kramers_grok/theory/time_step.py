@@ -118,7 +118,7 @@ def discrete_mean_exit(process: Diffusion, interval: Interval, step: float) -> M
 
     See Also
     --------
-    kramers_grok.theory.discrete_chain.discrete_exit : the distribution too, with a bridge where wanted.
+    kramers_grok.theory.discrete_chain.discrete_exit : The distribution too, with a bridge where wanted.
 
     Examples
     --------

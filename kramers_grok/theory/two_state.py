@@ -95,6 +95,10 @@ def two_state_rates(
     ratio_nodes : int
         As in `rate_table`.
 
+    Returns
+    -------
+    TwoStateRates
+
     Notes
     -----
     The backward rate of the chain is taken from its mode, which it exceeds by 1 to 4 %: over one saddle, with nearly

@@ -23,7 +23,16 @@ def test_an_edit_of_any_source_begins_a_new_folder(tmp_path: Path) -> None:
 
 def test_everything_that_compiles_is_in_it() -> None:
     names = {path.name for path in cache.compiled_sources()}
-    assert {"compiled.py", "threefry.py", "rng_blocks.py", "lanes.py", "blocks.py", "kernel_engine.py"} <= names
+    assert {
+        "compiled.py",
+        "threefry.py",
+        "rng_blocks.py",
+        "rng_draws.py",
+        "lanes.py",
+        "lane_products.py",
+        "blocks.py",
+        "kernel_engine.py",
+    } <= names
     assert "deep_linear.py" not in names
 
 

@@ -30,12 +30,12 @@ from kramers_grok.dynamics.observables import (
     OrderParameters,
     Rank,
     SingularValues,
-    observe,
 )
 from kramers_grok.dynamics.optimizers import Adam, AdamW, Momentum
 from kramers_grok.dynamics.process import OrderParameter, Process, Watch
 from kramers_grok.dynamics.sampling import BySamples, Sampler, ShuffledEpochs, WithoutReplacement, WithReplacement
 from kramers_grok.dynamics.sgd import SGD
+from kramers_grok.dynamics.tracing import observe
 from kramers_grok.dynamics.underdamped import UnderdampedLangevin
 from kramers_grok.models.activations import Softplus
 from kramers_grok.models.data import FiniteData, finite, population, teacher

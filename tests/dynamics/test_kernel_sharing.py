@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import kramers_grok as kg
 from kramers_grok.dynamics.process import Watch
-from kramers_grok.studies.cells import one_thread
+from kramers_grok.studies.running.cells import one_thread
 
 SEEDS = (1, 2, 3)
 MODE = kg.Mode(depth=3, singular_value=1.0, weight_decay=0.25)

@@ -14,7 +14,7 @@ from kramers_grok.core.schedules import Linear
 from kramers_grok.dynamics.langevin import Fused, Langevin
 from kramers_grok.dynamics.minibatch_sde import Minibatches, MinibatchSDE
 from kramers_grok.dynamics.noise_temperature import gradient_noise_temperature
-from kramers_grok.dynamics.observables import LayerNorms, Loss, OrderParameters, Rank, trace
+from kramers_grok.dynamics.observables import LayerNorms, Loss, OrderParameters, Rank
 from kramers_grok.dynamics.optimizers import AdamW
 from kramers_grok.dynamics.sampling import (
     ByMoments,
@@ -26,6 +26,7 @@ from kramers_grok.dynamics.sampling import (
     WithReplacement,
 )
 from kramers_grok.dynamics.sgd import SGD
+from kramers_grok.dynamics.tracing import trace
 from kramers_grok.escape.first_passage import first_passage
 from kramers_grok.escape.protocols.sweep import sweep
 from kramers_grok.escape.splitting import splitting

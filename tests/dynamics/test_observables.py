@@ -25,11 +25,10 @@ from kramers_grok.dynamics.observables import (
     OrderParameters,
     Rank,
     SingularValues,
-    observe,
-    trace,
 )
 from kramers_grok.dynamics.process import Process, select
 from kramers_grok.dynamics.sgd import SGD
+from kramers_grok.dynamics.tracing import observe, trace
 from kramers_grok.models.data import FiniteData, finite, linear_teacher_data, population, teacher
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.models.diagonal import DiagonalNetwork

@@ -26,7 +26,7 @@ from kramers_grok.escape import splitting_engine, splitting_pilot
 from kramers_grok.escape.splitting import splitting
 from kramers_grok.escape.splitting_engine import Crowd, resample
 from kramers_grok.models.data import finite
-from kramers_grok.studies.store import read_netcdf, write_netcdf
+from kramers_grok.studies.files.store import read_netcdf, write_netcdf
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 
 MODE = Mode(3, 1.0, 0.25)

@@ -29,7 +29,7 @@ from kramers_grok.models.base import SymbolicModel
 from kramers_grok.models.data import finite
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.models.mlp import MLP
-from kramers_grok.studies.netcdf import read_netcdf, write_netcdf
+from kramers_grok.studies.files.netcdf import read_netcdf, write_netcdf
 from kramers_grok.theory.rates import eyring_kramers_rate
 
 Array = NDArray[np.float64]

@@ -13,7 +13,7 @@ from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.dynamics import torch_noise
 from kramers_grok.dynamics.optimizers import GradientDescent
 from kramers_grok.models.deep_linear import DeepLinearNetwork
-from kramers_grok.studies import selftest
+from kramers_grok.studies import selftest, selftest_runs
 
 CPU = torch.device("cpu")
 CHECKS = selftest.checks_of()
@@ -115,6 +115,6 @@ def test_without_cuda_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("found", [1.0 + 1e-6, float("nan")])
 def test_comparisons_notice(found: float) -> None:
-    compare: Callable[[], float] = partial(selftest.compare, torch.tensor([found], dtype=torch.float64), [1.0])
+    compare: Callable[[], float] = partial(selftest_runs.compare, torch.tensor([found], dtype=torch.float64), [1.0])
     with pytest.raises(AssertionError):
         compare()

@@ -1,6 +1,6 @@
 """Radial rates without white inputs: against the white theory, against Hessians of the whole network, and limits.
 
-The simulations that test the rates themselves are in ``tests/studies/test_hysteresis_arm.py``.
+The simulations that test the rates themselves are in ``tests/studies/reproduction/test_hysteresis_arm.py``.
 """
 
 from __future__ import annotations

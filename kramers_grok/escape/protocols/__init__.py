@@ -4,8 +4,9 @@ from kramers_grok.escape.protocols.certificate import Certificate, certify, full
 from kramers_grok.escape.protocols.control import control
 from kramers_grok.escape.protocols.hysteresis import hysteresis_area, hysteresis_loop
 from kramers_grok.escape.protocols.ramp import ramp
+from kramers_grok.escape.protocols.settling import Settling, settle
 from kramers_grok.escape.protocols.states import find_states, predicted_index, random_starts
-from kramers_grok.escape.protocols.sweep import Settling, settle, sweep
+from kramers_grok.escape.protocols.sweep import sweep
 from kramers_grok.escape.protocols.trap import Trap, prepare_trap, release_seed, trap_and_release, without_noise
 
 __all__ = [

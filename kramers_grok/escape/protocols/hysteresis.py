@@ -12,7 +12,8 @@ from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.schema import describe
 from kramers_grok.dynamics.sgd import SGD
-from kramers_grok.escape.protocols.sweep import Settling, sweep
+from kramers_grok.escape.protocols.settling import Settling
+from kramers_grok.escape.protocols.sweep import sweep
 from kramers_grok.theory.hysteresis import predicted_loop
 
 __all__ = ["hysteresis_area", "hysteresis_loop"]
@@ -25,11 +26,12 @@ def hysteresis_loop(
 
     Parameters
     ----------
-    process, start, seed, settling
-        As in `kramers_grok.escape.protocols.sweep.sweep`; the way back begins where the way up ended, with whatever
-        amplitudes are left there.
+    process : SGD
+        As in `kramers_grok.escape.protocols.sweep.sweep`.
     weight_decays : array_like, shape (n,)
         Values of the way up, rising [loss/weight²].
+    start, seed, settling
+        As in `sweep`; the way back begins where the way up ended, with whatever amplitudes are left there.
 
     Returns
     -------
@@ -104,7 +106,7 @@ def hysteresis_area(up: xr.Dataset, down: xr.Dataset) -> xr.DataArray:
     Returns
     -------
     DataArray, dims (feature,)
-        [order parameter · loss/weight²]
+        [order parameter · loss/weight²].
 
     Raises
     ------

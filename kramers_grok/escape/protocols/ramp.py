@@ -57,6 +57,8 @@ def ramp(
         Bottom of the well at the ramp's start; by default that of `ramp_start`.
     settling_time : float, optional
         Time at the initial λ before the clock starts, in which replicas fill the well [time]; 5/λ if not given.
+    extra : mapping, optional
+        Scalar coordinates of the result, by name.
 
     Returns
     -------

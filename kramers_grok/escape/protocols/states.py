@@ -20,7 +20,7 @@ from kramers_grok.core import checks
 from kramers_grok.core.schema import describe
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.protocols.certificate import certify, full_gradient
-from kramers_grok.escape.protocols.sweep import Settling, settle
+from kramers_grok.escape.protocols.settling import Settling, settle
 from kramers_grok.models.base import BatchModel, SampleModel
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.models.diagonal import DiagonalNetwork

@@ -19,87 +19,22 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from kramers_grok.core import checks, schema
-from kramers_grok.core.exceptions import DivergedError, InvalidParameterError
+from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.core.schema import describe
 from kramers_grok.dynamics.optimizers import GradientDescent
 from kramers_grok.dynamics.sampling import FullBatch
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.protocols.certificate import Certificate, certify, full_gradient
-from kramers_grok.escape.protocols.quasi_newton import finish
-from kramers_grok.landscape.flow import FLOW_LIMIT, follow
-from kramers_grok.landscape.hessian import Gradient
-from kramers_grok.landscape.surface import Surface
+from kramers_grok.escape.protocols.settling import Settling, decay_of, gradient_norms, plain, settle, to_the_bottom
+from kramers_grok.landscape.flow import FLOW_LIMIT
 from kramers_grok.models.data import FiniteData, Population
 
-__all__ = ["Settling", "settle", "sweep"]
+__all__ = [
+    "sweep",
+]
 
 Array = NDArray[np.float64]
-_GROWTH = 1.5
-_FLOW_STEPS = 40  # to the bottom of a minimum that descent has all but reached
 _DEEPER = 1e-4  # of the tolerance, for a certificate
-
-
-@dataclass(frozen=True)
-class Settling:
-    """When a point of a sweep counts as settled, and what is examined there.
-
-    Parameters
-    ----------
-    tolerance : float
-        Settled where ‖∇F‖ ≤ tolerance · λ · scale.
-    max_steps : int
-        Steps at one value of λ at most. Beside a spinodal descent is slow: see
-        `kramers_grok.theory.hysteresis.bottleneck_time`, over the learning rate.
-    scale : float
-        Natural size of the weights, about σ^(1/D) [weight].
-    certify_every : int
-        Every how many values a certificate is made; 0 makes them only around jumps. Descent that settled at a point
-        with a negative curvature goes on until it has left.
-    bisections : int
-        How often the step in which something jumped is halved, from the state before it.
-    smallest_jump : float
-        Change of an order parameter between two values that counts as a jump, if it is also more than `smallest_share`
-        of it.
-    first_check : int
-        Steps before the gradient is looked at for the first time.
-    smallest_share : float
-        Part of the larger of the two order parameters that a jump has to be, besides. 0 also counts features that are
-        lost in several steps.
-    kick : float
-        Standard deviation of random weights added once at every value, before descent [weight]. Without them what has
-        decayed for long is 0 to rounding, where descent stays on a saddle for ever.
-    quasi_newton : bool
-        Whether each stretch of descent begins with the attempt to finish it by a quasi-Newton iteration, which is kept
-        only if no order parameter moved by `smallest_jump` on the way
-        (`kramers_grok.escape.protocols.quasi_newton`); ``steps`` does not count its steps. For networks whose loss has
-        nearly flat directions, as broken rotations of hidden units. The gradient flow, followed with whole Hessians,
-        takes points to the bottom before they are certified: a loose `tolerance`, as 1e-4, will do up to some hundred
-        weights (`kramers_grok.landscape.flow.FLOW_LIMIT`).
-
-    Raises
-    ------
-    InvalidParameterError
-        For numbers out of range.
-    """
-
-    tolerance: float = 1e-6
-    max_steps: int = 200_000
-    scale: float = 1.0
-    certify_every: int = 1
-    bisections: int = 0
-    smallest_jump: float = 0.05
-    first_check: int = 32
-    kick: float = 0.0
-    smallest_share: float = 0.5
-    quasi_newton: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("tolerance", "scale", "smallest_jump"):
-            object.__setattr__(self, name, checks.positive(name, getattr(self, name)))
-        for name in ("kick", "smallest_share"):
-            object.__setattr__(self, name, checks.non_negative(name, getattr(self, name)))
-        for name, least in (("max_steps", 1), ("first_check", 1), ("certify_every", 0), ("bisections", 0)):
-            object.__setattr__(self, name, checks.positive_int(name, getattr(self, name), minimum=least))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,74 +53,6 @@ class _Point:
     def certified(self) -> bool:
         """Whether it is known to be a minimum."""
         return self.settled and self.certificate is not None and bool(self.certificate.is_minimum[0])
-
-
-def settle(process: SGD, theta: Tensor, settling: Settling, *, seed: int = 0) -> tuple[Tensor, Array, int]:
-    """Go down until every replica's gradient is small, or the steps are used up.
-
-    Parameters
-    ----------
-    process : SGD
-        Without noise, as `sweep` asks for.
-    theta : Tensor, shape (replica, parameter)
-    settling : Settling
-    seed : int
-        Of no consequence without noise.
-
-    Returns
-    -------
-    theta : Tensor, shape (replica, parameter)
-    gradient_norm : ndarray, shape (replica,)
-    steps : int
-
-    Raises
-    ------
-    DivergedError
-        If a replica leaves the finite numbers: the learning rate is too large for the curvature.
-    """
-    gradient = full_gradient(process)
-    threshold = settling.tolerance * _decay(process) * settling.scale
-    state = process.start(len(theta), seed=seed, point=theta.cpu().numpy())
-    norm = _norm(gradient(_plain(state.theta)))
-    chunk = settling.first_check
-    while norm.max() > threshold and state.step < settling.max_steps:
-        if settling.quasi_newton:
-            finished = finish(process, _plain(state.theta), threshold=threshold, leash=settling.smallest_jump)
-            if finished is not None:
-                return finished.to(state.theta), _norm(gradient(finished)), state.step
-        state, _ = process.advance(state, min(chunk, settling.max_steps - state.step))
-        norm = _norm(gradient(_plain(state.theta)))
-        _check(norm, state.step, process)
-        chunk = int(_GROWTH * chunk)
-    return state.theta, norm, state.step
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """The energy whose gradient descent goes down, for `follow`."""
-
-    process: SGD
-    whole: Gradient
-
-    @property
-    def n_parameters(self) -> int:
-        return self.process.model.n_parameters
-
-    def energy(self, theta: Tensor) -> Tensor:
-        raise NotImplementedError  # the flow asks for gradients only
-
-    def gradient(self, theta: Tensor) -> Tensor:
-        return self.whole(theta)
-
-    def order_parameters(self, theta: Tensor) -> Tensor:
-        return self.process.order_parameters(theta)
-
-
-def _to_the_bottom(process: SGD, theta: Tensor, threshold: float) -> Tensor:
-    """End of the gradient flow from one point, shape (1, parameter)."""
-    surface = Surface(_Whole(process, full_gradient(process)))
-    path = follow(surface, _plain(theta)[0].numpy(), tolerance=threshold, max_steps=_FLOW_STEPS)
-    return torch.from_numpy(path.end[None].copy()).to(theta)
 
 
 def sweep(
@@ -303,8 +170,8 @@ class _Walk:
 
     def _point(self, process: SGD, theta: Tensor, norm: Array, steps: int) -> _Point:
         m = process.order_parameters(theta)[0].cpu().numpy()
-        threshold = self.settling.tolerance * _decay(process) * self.settling.scale
-        return _Point(_decay(process), theta, m, float(norm[0]), bool(norm[0] <= threshold), steps)
+        threshold = self.settling.tolerance * decay_of(process) * self.settling.scale
+        return _Point(decay_of(process), theta, m, float(norm[0]), bool(norm[0] <= threshold), steps)
 
     def certified(self, point: _Point) -> _Point:
         if point.certificate is not None:
@@ -319,8 +186,8 @@ class _Walk:
         """The same minimum to a smaller gradient; the point itself if the flow leads elsewhere."""
         process = self.process.replace(weight_decay=point.weight_decay)
         threshold = _DEEPER * self.settling.tolerance * point.weight_decay * self.settling.scale
-        theta = _to_the_bottom(process, point.theta, threshold)
-        norm = _norm(full_gradient(process)(_plain(theta)))
+        theta = to_the_bottom(process, point.theta, threshold)
+        norm = gradient_norms(full_gradient(process)(plain(theta)))
         deeper = self._point(process, theta, norm, point.steps)
         return point if self.jumps(point, deeper).any() else deeper
 
@@ -331,9 +198,9 @@ class _Walk:
     def _leave(self, process: SGD, theta: Tensor, most: int) -> tuple[Tensor, int]:
         """Descend from a saddle until the gradient has grown."""
         gradient = full_gradient(process)
-        wanted = 10 * self.settling.tolerance * _decay(process) * self.settling.scale
+        wanted = 10 * self.settling.tolerance * decay_of(process) * self.settling.scale
         state = process.start(1, seed=self.seed, point=theta.cpu().numpy())
-        while state.step < most and _norm(gradient(_plain(state.theta)))[0] < wanted:
+        while state.step < most and gradient_norms(gradient(plain(state.theta)))[0] < wanted:
             state, _ = process.advance(state, min(8 * self.settling.first_check, most - state.step))
         return state.theta, state.step
 
@@ -424,28 +291,4 @@ def _require_descent(process: SGD) -> None:
             f"`process` draws from {type(process.data).__name__} with {type(process.optimizer).__name__} and noise = "
             f"{process.noise}, expected plain gradient descent on all data: with noise nothing settles.\n"
             "Use `SGD(model, population(), lr=...)`, or `SGD(model, finite(x, y), lr=...)` without a batch size."
-        )
-
-
-def _decay(process: SGD) -> float:
-    return float(process.weight_decay)
-
-
-def _plain(theta: Tensor) -> Tensor:
-    return theta.detach().to(device="cpu", dtype=torch.float64)
-
-
-def _norm(gradient: Tensor) -> Array:
-    return np.asarray(gradient.norm(dim=1).numpy())
-
-
-def _check(norm: Array, step: int, process: SGD) -> None:
-    bad = np.flatnonzero(~np.isfinite(norm))
-    if bad.size:
-        lr = float(process.lr)
-        raise DivergedError(
-            f"{bad.size} replica(s) diverged by step {step}: the learning rate {lr:g} is too large for the curvature.\n"
-            "Use `lr=stable_lr(process, theta)`.",
-            replicas=bad.tolist(),
-            step=step,
         )

@@ -200,10 +200,12 @@ def trap_and_release(
     trapping, released : SGD
         The same network at the trap's weight decay and at that of the release; noise and batches may differ.
         ``without_noise(released)`` is the control that never escapes.
-    trap_time, target, n_replicas, seed, start
+    trap_time, target, n_replicas
         As in `prepare_trap`.
     max_time : float
         Horizon after the release [time].
+    seed, start
+        As in `prepare_trap`.
     extra, progress
         As in `first_passage`.
 

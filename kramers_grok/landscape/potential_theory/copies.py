@@ -33,7 +33,8 @@ from scipy.special import ndtr, ndtri
 from kramers_grok.landscape.potential_theory.committor import BEND, TrialCommittor
 from kramers_grok.landscape.potential_theory.wells import sampled_mean
 from kramers_grok.landscape.symmetries.automorphisms import weight_labels
-from kramers_grok.landscape.symmetries.symmetry_group import Map, Symmetry
+from kramers_grok.landscape.symmetries.listed_orbits import SignedMap
+from kramers_grok.landscape.symmetries.symmetry_group import Symmetry
 
 __all__ = ["END", "Copies", "Product", "Profile", "copies_within"]
 
@@ -115,7 +116,7 @@ class Copies:
     """
 
     trial: TrialCommittor
-    maps: tuple[Map, ...]
+    maps: tuple[SignedMap, ...]
     profile: Profile = Profile()
 
     def choose_profile(self, products: list[Product], weights: list[Array]) -> None:
@@ -155,14 +156,14 @@ class Copies:
         lengths = [np.abs(self._along(theta, one)) for one in self.maps]
         return np.asarray(np.sum([length < within for length in lengths], axis=0), dtype=np.float64)
 
-    def _along(self, theta: Array, one: Map) -> Array:
+    def _along(self, theta: Array, one: SignedMap) -> Array:
         """Distance behind the top of a copy, in thermal lengths."""
         order, signs = one
         across = np.linalg.inv(self.trial.frame)[0]
         start = across @ (self.trial.energy.orbit.point + self.trial.centre)
         return np.asarray(self.trial.scale * (theta @ (signs * across[order]) - start))
 
-    def _one(self, theta: Array, one: Map, curved: bool) -> Iterator[tuple[Integers, Array, Array, Array]]:
+    def _one(self, theta: Array, one: SignedMap, curved: bool) -> Iterator[tuple[Integers, Array, Array, Array]]:
         """Rows where q_c is not 0, and there ln(1 − q_c), ∇q_c/(1 − q_c) and Δq_c/(1 − q_c)."""
         order, signs = one
         trial, reach = self.trial, self.trial.reach
@@ -210,7 +211,7 @@ def copies_within(trial: TrialCommittor, symmetry: Symmetry, minimum: Array, spr
     size = float(np.abs(saddle).max())
     generators = [(o, s) for o, s in _generators(symmetry) if np.abs(s * minimum[o] - minimum).max() <= _SAME * size]
     across, inverse = np.linalg.inv(trial.frame)[0], trial.frame * spread
-    unit: Map = (np.arange(len(saddle)), np.ones(len(saddle)))
+    unit: SignedMap = (np.arange(len(saddle)), np.ones(len(saddle)))
     labels = weight_labels(saddle[None], _SAME * size)[0]
     seen, found = {labels.tobytes()}, [unit]
     for order, signs in found:  # which grows meanwhile
@@ -229,7 +230,7 @@ def copies_within(trial: TrialCommittor, symmetry: Symmetry, minimum: Array, spr
     return Copies(trial, tuple(found[1 : _LARGEST + 1])) if len(found) > 1 else None
 
 
-def _generators(symmetry: Symmetry) -> Iterator[Map]:
+def _generators(symmetry: Symmetry) -> Iterator[SignedMap]:
     """Exchanges of two units, with and without a change of both signs, and changes of one sign."""
     yield from symmetry.maps
     places, ones = np.arange(symmetry.n_parameters), np.ones(symmetry.n_parameters)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import ortho_group
 from torch import Tensor
 
-from kramers_grok.landscape.symmetries.symmetry_group import Map
+from kramers_grok.landscape.symmetries.listed_orbits import SignedMap
 from kramers_grok.landscape.symmetries.units import UnitLayer
 from kramers_grok.models.activations import Activation
 from kramers_grok.models.base import SymbolicModel
@@ -68,7 +68,9 @@ def random_points(size: int, count: int = _POINTS) -> Tensor:
 # ---------------------------------------------------------------- modules
 
 
-def proposed(shapes: Sequence[tuple[int, ...]], outputs: Outputs) -> tuple[tuple[UnitLayer, ...], tuple[Map, ...]]:
+def proposed(
+    shapes: Sequence[tuple[int, ...]], outputs: Outputs
+) -> tuple[tuple[UnitLayer, ...], tuple[SignedMap, ...]]:
     """Propose layers of interchangeable units and keep those that leave the outputs alone.
 
     Parameters
@@ -98,7 +100,7 @@ def proposed(shapes: Sequence[tuple[int, ...]], outputs: Outputs) -> tuple[tuple
     tables = [np.arange(a, b).reshape(s) for a, b, s in zip(starts, starts[1:], shapes, strict=False)]
     probe = _Probe(outputs, int(starts[-1]))
     layers: list[UnitLayer] = []
-    maps: list[Map] = []
+    maps: list[SignedMap] = []
     taken: set[Axis] = set()
     for axes in _sets(shapes):
         if taken & set(axes):
@@ -196,7 +198,7 @@ def _linear(probe: _Probe, layer: UnitLayer) -> bool:
     return probe.unchanged(layer.rotated(probe.points, torch.from_numpy(turn)[None]))
 
 
-def _probed_maps(probe: _Probe, tables: list[NDArray[np.int64]], axes: tuple[Axis, ...]) -> list[Map]:
+def _probed_maps(probe: _Probe, tables: list[NDArray[np.int64]], axes: tuple[Axis, ...]) -> list[SignedMap]:
     """Return the exchanges and signs of units numbered by these axes, some of which belong to one parameter."""
     width = tables[axes[0][0]].shape[axes[0][1]]
     maps = [_exchange(probe.size, tables, axes, order) for order in _swaps(width)]
@@ -212,14 +214,16 @@ def _probed_maps(probe: _Probe, tables: list[NDArray[np.int64]], axes: tuple[Axi
     return maps
 
 
-def _exchange(size: int, tables: list[NDArray[np.int64]], axes: tuple[Axis, ...], order: NDArray[np.int64]) -> Map:
+def _exchange(
+    size: int, tables: list[NDArray[np.int64]], axes: tuple[Axis, ...], order: NDArray[np.int64]
+) -> SignedMap:
     numbers = np.arange(size)
     for p, a in axes:
         numbers[tables[p]] = np.take(numbers[tables[p]], order, axis=a)
     return numbers, np.ones(size)
 
 
-def _generated(layer: UnitLayer, layers: Sequence[UnitLayer], maps: Sequence[Map], size: int) -> bool:
+def _generated(layer: UnitLayer, layers: Sequence[UnitLayer], maps: Sequence[SignedMap], size: int) -> bool:
     """Whether changes of sign that are known already make that of a unit by itself."""
     known = [signs < 0 for _, signs in maps]
     known += [v.moved(np.ones(size), np.arange(v.width), np.where(np.arange(v.width) == i, -1.0, 1.0)) < 0
@@ -242,13 +246,13 @@ def _rank(rows: NDArray[np.bool_]) -> int:
 # ---------------------------------------------------------------- coordinates of a symbolic landscape
 
 
-def coordinate_maps(model: SymbolicModel) -> tuple[Map, ...]:
+def coordinate_maps(model: SymbolicModel) -> tuple[SignedMap, ...]:
     """Exchanges of two coordinates, and signs of one or two, that change neither energy nor order parameters."""
     size = model.n_parameters
     points = random_points(size)
     before = (model.energy(points), model.order_parameters(points))
     pairs = list(combinations(range(size), 2))
-    proposed: list[Map] = []
+    proposed: list[SignedMap] = []
     for chosen in [(i,) for i in range(size)] + pairs:
         signs = np.ones(size)
         signs[list(chosen)] = -1.0

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kramers_grok.core.exceptions import InvalidParameterError
+from kramers_grok.landscape.symmetries.listed_orbits import SignedMap
 from kramers_grok.landscape.symmetries.proposals import close, coordinate_maps, parity, proposed, random_points
-from kramers_grok.landscape.symmetries.symmetry_group import Map, Symmetry
+from kramers_grok.landscape.symmetries.symmetry_group import Symmetry
 from kramers_grok.landscape.symmetries.units import UnitLayer, hidden_layers
 from kramers_grok.models.base import Model, SymbolicModel
 from kramers_grok.models.deep_linear import DeepLinearNetwork
@@ -26,10 +27,10 @@ Outputs = Callable[[Tensor], Tensor]
 
 _FEW_COORDINATES = 12
 # What a module was probed for; it is asked again by every step of a search.
-_PROPOSED: WeakKeyDictionary[ModuleModel, tuple[tuple[UnitLayer, ...], tuple[Map, ...]]] = WeakKeyDictionary()
+_PROPOSED: WeakKeyDictionary[ModuleModel, tuple[tuple[UnitLayer, ...], tuple[SignedMap, ...]]] = WeakKeyDictionary()
 
 
-def symmetry_of(model: Model, *, maps: Sequence[Map] = ()) -> Symmetry:
+def symmetry_of(model: Model, *, maps: Sequence[SignedMap] = ()) -> Symmetry:
     """Return the symmetries of a model's energy.
 
     Deep linear networks have rotations of the hidden layers; networks with an activation function permutations of
@@ -43,6 +44,10 @@ def symmetry_of(model: Model, *, maps: Sequence[Map] = ()) -> Symmetry:
         Any; one that is none of these has no symmetries that are known.
     maps : sequence of (order, signs)
         More of them, with images ``signs * theta[order]``; probed as well.
+
+    Returns
+    -------
+    Symmetry
 
     Raises
     ------
@@ -91,7 +96,7 @@ def _own_symmetry(model: Model) -> Symmetry:
     return Symmetry(size)
 
 
-def _proposed(model: ModuleModel) -> tuple[tuple[UnitLayer, ...], tuple[Map, ...]]:
+def _proposed(model: ModuleModel) -> tuple[tuple[UnitLayer, ...], tuple[SignedMap, ...]]:
     if model not in _PROPOSED:
         shapes = [tuple(p.shape) for p in model.module.parameters() if p.requires_grad]
         _PROPOSED[model] = proposed(shapes, model.outputs)

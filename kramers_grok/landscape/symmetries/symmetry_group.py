@@ -18,7 +18,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -30,22 +29,19 @@ from kramers_grok.core import checks
 from kramers_grok.core.exceptions import InvalidParameterError
 from kramers_grok.landscape.surface import as_point
 from kramers_grok.landscape.symmetries.automorphisms import UnitGraph, weight_labels
+from kramers_grok.landscape.symmetries.listed_orbits import SignedMap, checked_map, finite_generators, images, orbit
 from kramers_grok.landscape.symmetries.units import UnitLayer
 from kramers_grok.theory.orbits import log_stiefel_volume
 
 __all__ = ["TOLERANCE", "Symmetry"]
 
 Array = NDArray[np.float64]
-Integers = NDArray[np.int64]
-# A permutation of the parameters with signs: the image of θ is ``signs * theta[order]``.
-Map = tuple[NDArray[np.int64], Array]
 
 #: Weights closer than this fraction of the largest one are equal.
 TOLERANCE = 1e-6
 
 # Directions shorter than this fraction of the weights' size turn weights that are not there.
 _RANK = 1e-6
-_LARGEST_ORBIT = 100_000
 _SWEEPS = 50
 _RESTARTS = 24
 
@@ -85,13 +81,13 @@ class Symmetry:
 
     n_parameters: int
     layers: tuple[UnitLayer, ...] = ()
-    maps: tuple[Map, ...] = ()
+    maps: tuple[SignedMap, ...] = ()
     fingerprint: Callable[[Array], Array] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_parameters", checks.positive_int("n_parameters", self.n_parameters))
         object.__setattr__(self, "layers", tuple(self.layers))
-        object.__setattr__(self, "maps", tuple(_checked_map(m, self.n_parameters) for m in self.maps))
+        object.__setattr__(self, "maps", tuple(checked_map(m, self.n_parameters) for m in self.maps))
 
     # ---------------------------------------------------------------- what it is
 
@@ -250,7 +246,9 @@ class Symmetry:
             return False
         if self.maps:
             labels = weight_labels(np.stack([one, other]), grain)
-            return any(np.array_equal(label, labels[1:]) for _, label in self._images(one[None], labels[:1]))
+            return any(
+                np.array_equal(label, labels[1:]) for _, label in images(one[None], labels[:1], self._finite_generators)
+            )
         return self._graph.carrying(one, other, grain) is not None
 
     def closest(self, theta: ArrayLike, to: ArrayLike) -> Array:
@@ -310,6 +308,14 @@ class Symmetry:
 
     # ---------------------------------------------------------------- inside
 
+    @cached_property
+    def _finite_generators(self) -> list[SignedMap]:
+        return finite_generators(self.n_parameters, self.layers, self.maps)
+
+    def _orbit(self, points: Array, grain: float) -> list[Array]:
+        """All images of some points together, each of the shape of `points`."""
+        return orbit(points, self._finite_generators, grain)
+
     def _point(self, name: str, theta: ArrayLike) -> Array:
         return as_point(name, theta, self.n_parameters)
 
@@ -352,43 +358,6 @@ class Symmetry:
             )
         return total + float(np.log(moving).sum())
 
-    def _finite_generators(self) -> list[Map]:
-        """Permutations and signs that generate the finite group."""
-        found = list(self.maps)
-        numbers = np.arange(self.n_parameters, dtype=np.float64)
-        for layer in self.layers:
-            places = np.arange(layer.width)
-            for first, second in pairwise(range(layer.width)):
-                order = places.copy()
-                order[[first, second]] = second, first
-                found.append(
-                    (layer.moved(numbers, order, np.ones(layer.width)).astype(np.int64), np.ones(len(numbers)))
-                )
-            if layer.flips is not None:
-                turned = layer.moved(np.ones(len(numbers)), places, np.where(places == 0, -1.0, 1.0))
-                found.append((numbers.astype(np.int64), turned))
-        return found
-
-    def _orbit(self, points: Array, grain: float) -> list[Array]:
-        """All images of some points together, each of the shape of `points`."""
-        return [image for image, _ in self._images(points, weight_labels(points, grain))]
-
-    def _images(self, points: Array, labels: Integers) -> list[tuple[Array, Integers]]:
-        generators = self._finite_generators()
-        seen, found = {labels.tobytes()}, [(points, labels)]
-        for at, known in found:  # which grows meanwhile
-            for order, signs in generators:
-                label = known[:, order] * signs.astype(np.int64)
-                if label.tobytes() not in seen:
-                    seen.add(label.tobytes())
-                    found.append((signs * at[:, order], label))
-            if len(found) > _LARGEST_ORBIT:
-                raise InvalidParameterError(
-                    f"A point has more than {_LARGEST_ORBIT} copies under `maps` and layers together, which are listed "
-                    "one by one.\nUse layers of units alone, which are counted without a list."
-                )
-        return found
-
 
 def _size(points: Array) -> float:
     """Largest weight, or a tiny number where all are 0."""
@@ -399,15 +368,3 @@ def _haar(n: int, width: int, rng: np.random.Generator) -> Tensor:
     if width == 1:
         return torch.from_numpy(rng.choice([-1.0, 1.0], size=(n, 1, 1)))
     return torch.from_numpy(np.asarray(ortho_group.rvs(width, size=n, random_state=rng)).reshape(n, width, width))
-
-
-def _checked_map(given: Map, size: int) -> Map:
-    order, signs = np.asarray(given[0]), np.asarray(given[1], dtype=np.float64)
-    if order.shape != (size,) or not np.array_equal(np.sort(order), np.arange(size)):
-        raise checks.invalid(
-            "maps", checks.Described(f"order of shape {order.shape}"), f"a permutation of {size} parameters",
-            "the image of θ is `signs * theta[order]`",
-        )  # fmt: skip
-    if signs.shape != (size,) or not (np.abs(signs) == 1).all():
-        raise checks.invalid("maps", checks.Described(f"signs of shape {signs.shape}"), f"{size} numbers ±1")
-    return order.astype(np.int64), signs

@@ -12,7 +12,7 @@ from kramers_grok import plots
 from kramers_grok.plots.style import CYCLE
 from kramers_grok.report.drawing import new_figure
 from kramers_grok.report.words import LEVEL, Answer, smallest_p
-from kramers_grok.studies.points import two_sided
+from kramers_grok.studies.results.points import two_sided
 
 __all__ = ["answer", "figure", "summary"]
 

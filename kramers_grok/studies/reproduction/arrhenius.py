@@ -25,9 +25,9 @@ from kramers_grok.dynamics.langevin import Fused, Integrator, Langevin, TorchSDE
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.first_passage import first_passage
 from kramers_grok.models.data import population, teacher
-from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.runs import measure, table
 from kramers_grok.studies.reproduction.settings import Settings
+from kramers_grok.studies.running.cells import Cell
 from kramers_grok.theory.deep_linear import DeepLinearChain, Mode
 from kramers_grok.theory.exit_times import exit_time
 from kramers_grok.theory.gradient_noise import GaussianResidualVariance

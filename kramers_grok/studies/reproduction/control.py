@@ -19,8 +19,8 @@ from kramers_grok.core.schema import describe
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.protocols.control import control
 from kramers_grok.models.data import teacher
-from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.settings import Settings
+from kramers_grok.studies.running.cells import Cell
 from kramers_grok.theory.control import (
     BatchSizeKnob,
     Knob,

@@ -17,9 +17,9 @@ import xarray as xr
 from kramers_grok.core.region import beyond
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.models.data import teacher
-from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.runs import measure, table
 from kramers_grok.studies.reproduction.settings import Settings
+from kramers_grok.studies.running.cells import Cell
 from kramers_grok.theory.deep_linear import DeepLinearChain
 from kramers_grok.theory.exit_times import minibatch_mode_exit_time
 from kramers_grok.theory.large_deviations import forgetting_actions

@@ -17,12 +17,13 @@ from kramers_grok.analysis.survival import estimate
 from kramers_grok.core.noise import per_sample
 from kramers_grok.core.region import beyond
 from kramers_grok.core.schema import describe
-from kramers_grok.dynamics.observables import Loss, OrderParameters, trace
+from kramers_grok.dynamics.observables import Loss, OrderParameters
 from kramers_grok.dynamics.sgd import SGD
+from kramers_grok.dynamics.tracing import trace
 from kramers_grok.escape.protocols.trap import prepare_trap, release_seed, trap_and_release, without_noise
 from kramers_grok.models.data import population, teacher
-from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.settings import Settings
+from kramers_grok.studies.running.cells import Cell
 from kramers_grok.theory.deep_linear import DeepLinearChain
 from kramers_grok.theory.exit_times import exit_time
 from kramers_grok.theory.gradient_noise import GaussianResidualVariance

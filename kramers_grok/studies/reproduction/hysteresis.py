@@ -13,10 +13,10 @@ from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.protocols import Settling, hysteresis_loop, stable_lr
 from kramers_grok.models.data import FiniteData, autoencoding, digits, population
 from kramers_grok.models.deep_linear import DeepLinearNetwork
-from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction import returns
 from kramers_grok.studies.reproduction.settings import Settings
 from kramers_grok.studies.reproduction.stairs import principal_components
+from kramers_grok.studies.running.cells import Cell
 
 __all__ = ["NAME", "cells", "digits_loop", "gather", "principal_components", "teacher_loop"]
 

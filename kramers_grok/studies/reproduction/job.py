@@ -12,7 +12,7 @@ import xarray as xr
 
 from kramers_grok.core import checks
 from kramers_grok.core.exceptions import KramersGrokError
-from kramers_grok.studies.cells import Cell, Outcome
+from kramers_grok.studies.files.store import Store, write_netcdf
 from kramers_grok.studies.reproduction import (
     arrhenius,
     control,
@@ -30,9 +30,9 @@ from kramers_grok.studies.reproduction import (
 )
 from kramers_grok.studies.reproduction.settings import Settings
 from kramers_grok.studies.reproduction.study import Reproduction, results_of
-from kramers_grok.studies.runner import Listener, Plan, RunResult, Silence, run_study
-from kramers_grok.studies.store import Store, write_netcdf
-from kramers_grok.studies.threads import single_threaded
+from kramers_grok.studies.running.cells import Cell, Outcome
+from kramers_grok.studies.running.runner import Listener, Plan, RunResult, Silence, run_study
+from kramers_grok.studies.running.threads import single_threaded
 
 __all__ = ["ARMS", "Arm", "Reporter", "arms_asked_for", "reproduce", "write_arms"]
 
@@ -118,7 +118,7 @@ def reproduce(
     InvalidParameterError
         For an arm that does not exist.
     StudyInterrupted
-        As `kramers_grok.studies.runner.run_study`.
+        As `kramers_grok.studies.running.runner.run_study`.
     KramersGrokError
         If cells failed: the others are finished, and no arm's file is written.
     """

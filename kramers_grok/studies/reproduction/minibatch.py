@@ -20,8 +20,8 @@ from kramers_grok.core.schema import describe
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.first_passage import first_passage
 from kramers_grok.models.data import teacher
-from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.settings import Settings
+from kramers_grok.studies.running.cells import Cell
 from kramers_grok.theory.deep_linear import DeepLinearChain
 from kramers_grok.theory.gradient_noise import GaussianResidualVariance
 from kramers_grok.theory.minibatch import MinibatchNoise

@@ -30,8 +30,8 @@ from kramers_grok.escape.first_passage import first_passage
 from kramers_grok.models.data import FiniteData, finite
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.studies.attribution import BATCHES, counted, near
-from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.settings import Settings
+from kramers_grok.studies.running.cells import Cell
 
 __all__ = ["NAME", "SETUPS", "Setup", "cells", "gather", "start", "training"]
 

@@ -10,8 +10,8 @@ import xarray as xr
 
 from kramers_grok.core.schema import describe
 from kramers_grok.models.data import autoencoding, digits
-from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.settings import Settings
+from kramers_grok.studies.running.cells import Cell
 from kramers_grok.theory.phases import FeatureSpectrum
 
 __all__ = ["NAME", "cells", "gather", "spectrum"]

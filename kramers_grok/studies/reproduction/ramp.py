@@ -23,8 +23,8 @@ from kramers_grok.core.schema import describe
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.protocols.ramp import ramp as run_ramp
 from kramers_grok.models.data import population, teacher
-from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.settings import Settings
+from kramers_grok.studies.running.cells import Cell
 from kramers_grok.theory.deep_linear import DeepLinearChain
 from kramers_grok.theory.gradient_noise import GaussianResidualVariance
 from kramers_grok.theory.ramps import Ramp, RampLaw, adiabatic_ramp, driven_ramp, ramp_rates

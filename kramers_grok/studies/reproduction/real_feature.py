@@ -19,9 +19,9 @@ from kramers_grok.core.noise import per_sample
 from kramers_grok.core.region import beyond
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.models.data import autoencoding, digits
-from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.runs import measure, table
 from kramers_grok.studies.reproduction.settings import Settings
+from kramers_grok.studies.running.cells import Cell
 from kramers_grok.theory.deep_linear import DeepLinearChain
 from kramers_grok.theory.exit_times import exit_time
 from kramers_grok.theory.gradient_noise import EmpiricalResidualVariance, minibatch_share

@@ -27,9 +27,9 @@ from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.first_passage import first_passage
 from kramers_grok.models.data import population
 from kramers_grok.models.diagonal import DiagonalNetwork
-from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.settings import Settings
 from kramers_grok.studies.reproduction.stairs import stairs
+from kramers_grok.studies.running.cells import Cell
 from kramers_grok.theory.deep_linear import DeepLinearChain
 from kramers_grok.theory.exit_times import exit_time
 from kramers_grok.theory.hysteresis import first_probabilities, order_probability

@@ -15,8 +15,8 @@ from kramers_grok.escape.protocols import certify, find_states, full_gradient, p
 from kramers_grok.models.data import population
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.models.diagonal import DiagonalNetwork
-from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.settings import Settings
+from kramers_grok.studies.running.cells import Cell
 
 __all__ = ["NAME", "cells", "gather", "network", "subsets"]
 

@@ -11,9 +11,9 @@ import xarray as xr
 
 from kramers_grok.core import checks
 from kramers_grok.core.schema import canonical_json
-from kramers_grok.studies.cells import Cell
+from kramers_grok.studies.files.store import Store
 from kramers_grok.studies.reproduction.settings import Settings
-from kramers_grok.studies.store import Store
+from kramers_grok.studies.running.cells import Cell
 
 if TYPE_CHECKING:
     from kramers_grok.studies.reproduction.job import Arm

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from kramers_grok.core.exceptions import DivergedError, NoBarrierError
 from kramers_grok.core.noise import per_sample
 from kramers_grok.core.schema import describe
-from kramers_grok.dynamics.observables import Loss, OrderParameters, trace
+from kramers_grok.dynamics.observables import Loss, OrderParameters
 from kramers_grok.dynamics.sampling import WithoutReplacement
 from kramers_grok.dynamics.sgd import SGD
+from kramers_grok.dynamics.tracing import trace
 from kramers_grok.models.data import FiniteData, finite
 from kramers_grok.models.deep_linear import DeepLinearNetwork
 from kramers_grok.theory.feature_network import FeatureNetwork, LearningTime

@@ -24,15 +24,16 @@ from kramers_grok.core import schema
 from kramers_grok.core.noise import per_sample
 from kramers_grok.core.region import Region, beyond
 from kramers_grok.core.schema import describe
-from kramers_grok.dynamics.observables import Loss, OrderParameters, trace
+from kramers_grok.dynamics.observables import Loss, OrderParameters
 from kramers_grok.dynamics.sampling import WithoutReplacement
 from kramers_grok.dynamics.sgd import SGD
+from kramers_grok.dynamics.tracing import trace
 from kramers_grok.escape.protocols.trap import trap_and_release, without_noise
 from kramers_grok.models.data import finite, linear_teacher_data
 from kramers_grok.models.deep_linear import DeepLinearNetwork
-from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.settings import Settings
 from kramers_grok.studies.reproduction.subsampled import LR, Autoencoding, map_cell, since_start, where_it_exists
+from kramers_grok.studies.running.cells import Cell
 from kramers_grok.theory.feature_network import LearningTime
 from kramers_grok.theory.rates import eyring_kramers_rate
 from kramers_grok.theory.subsampling import GrokkingCriterion, Subsample

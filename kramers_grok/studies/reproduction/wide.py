@@ -30,9 +30,9 @@ from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.first_passage import first_passage
 from kramers_grok.models.data import population, teacher
 from kramers_grok.models.deep_linear import DeepLinearNetwork
-from kramers_grok.studies.cells import Cell
 from kramers_grok.studies.reproduction.runs import table
 from kramers_grok.studies.reproduction.settings import Settings
+from kramers_grok.studies.running.cells import Cell
 from kramers_grok.theory.deep_linear import DeepLinearChain
 from kramers_grok.theory.gradient_noise import GaussianResidualVariance
 from kramers_grok.theory.minibatch import MinibatchNoise, minibatch_log_factor

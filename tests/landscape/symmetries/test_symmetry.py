@@ -172,7 +172,7 @@ def test_what_an_activation_allows(activation: Any, kind: str) -> None:
     symmetry = symmetry_of(mlp)
     assert repr(symmetry) == f"Symmetry({mlp.n_parameters} parameters: 3 units ({kind}), 2 units ({kind}))"
     theta = RNG(3).normal(size=mlp.n_parameters)
-    moved = np.stack([signs * theta[order] for order, signs in symmetry._finite_generators()])
+    moved = np.stack([signs * theta[order] for order, signs in symmetry._finite_generators])
     energies = mlp.energy(torch.from_numpy(np.concatenate([theta[None], moved])))
     torch.testing.assert_close(energies, energies[:1].expand_as(energies))
 
@@ -316,7 +316,7 @@ def test_symmetries_of_a_module_are_proposed_and_probed(name: str) -> None:
     if "rotations" not in expected:
         counted = len(symmetry._orbit(theta[None], 1e-9))  # one by one
         assert math.exp(symmetry.log_orbit_volume(theta)) == pytest.approx(counted)
-    moved = [theta] + [signs * theta[order] for order, signs in symmetry._finite_generators()]
+    moved = [theta] + [signs * theta[order] for order, signs in symmetry._finite_generators]
     energies = model.energy(torch.from_numpy(np.stack(moved)))
     torch.testing.assert_close(energies, energies[:1].expand_as(energies), rtol=1e-9, atol=0)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import xarray as xr
 from stub import Sleepers
 
-from kramers_grok.studies.store import Store
+from kramers_grok.studies.files.store import Store
 
 __all__ = ["compare", "files", "same", "started"]
 

@@ -27,10 +27,10 @@ import numpy as np
 import xarray as xr
 
 from kramers_grok.core.exceptions import DivergedError, KramersGrokError, StudyInterrupted
-from kramers_grok.studies import cells, runner, study
-from kramers_grok.studies.cells import Cell
-from kramers_grok.studies.executors import Workers, attend_coordinator
-from kramers_grok.studies.store import Store
+from kramers_grok.studies.files.store import Store
+from kramers_grok.studies.running import cells, runner, study
+from kramers_grok.studies.running.cells import Cell
+from kramers_grok.studies.running.executors import Workers, attend_coordinator
 
 __all__ = ["Run", "Server", "Sleepers"]
 
@@ -184,8 +184,8 @@ def _prepare() -> None:
 
 def _prepare_real() -> None:
     """Import what real cells need; checkpoints that are read are lines of the log."""
-    import kramers_grok.studies.escape_cells  # noqa: F401
-    from kramers_grok.studies import checkpoints
+    import kramers_grok.studies.escape.cells  # noqa: F401
+    from kramers_grok.studies.files import checkpoints
 
     load = checkpoints.FileCheckpoint.load
 

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from kramers_grok.core.exceptions import DamagedFileError
-from kramers_grok.studies.netcdf import read_netcdf, verify, write_netcdf
-from kramers_grok.studies.store import Store
+from kramers_grok.studies.files.netcdf import read_netcdf, verify, write_netcdf
+from kramers_grok.studies.files.store import Store
 
 DATA = xr.Dataset(
     {"exit_time": ("replica", np.linspace(0.0, 9.0, 300)), "escaped": ("replica", np.arange(300) % 2 == 0)},

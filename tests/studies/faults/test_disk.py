@@ -21,8 +21,8 @@ from comparison import compare, files
 from stub import Server, Sleepers
 
 from kramers_grok.core.exceptions import StudyWriteError
-from kramers_grok.studies.netcdf import read_netcdf, write_netcdf
-from kramers_grok.studies.store import Store
+from kramers_grok.studies.files.netcdf import read_netcdf, write_netcdf
+from kramers_grok.studies.files.store import Store
 
 DATA = xr.Dataset({"y": ("x", np.arange(500.0))})
 TROUBLE = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
@@ -129,7 +129,7 @@ LIMITED = """
     import resource, signal, sys
     import numpy as np, xarray as xr
     from kramers_grok.core.exceptions import StudyWriteError
-    from kramers_grok.studies.store import Store
+    from kramers_grok.studies.files.store import Store
 
     store = Store(sys.argv[1], {"seed": 0}, name="demo")
     store.write("small", {}, xr.Dataset({"y": ("x", np.arange(10.0))}))
@@ -161,7 +161,7 @@ MOUNTED = """
     import numpy as np, xarray as xr
     from pathlib import Path
     from kramers_grok.core.exceptions import StudyWriteError
-    from kramers_grok.studies.store import Store
+    from kramers_grok.studies.files.store import Store
 
     place = Path(sys.argv[1])
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "none", str(place)], check=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 import xarray as xr
 from comparison import same
 
-from kramers_grok.studies.escape_study import EscapeStudy
-from kramers_grok.studies.runner import run_study
-from kramers_grok.studies.store import Store
+from kramers_grok.studies.escape.study import EscapeStudy
+from kramers_grok.studies.files.store import Store
+from kramers_grok.studies.running.runner import run_study
 
 
 def study(lr: list[float]) -> EscapeStudy:

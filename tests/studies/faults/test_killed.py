@@ -12,8 +12,8 @@ import numpy as np
 from comparison import compare, files, started
 from stub import Run, Server, Sleepers
 
-from kramers_grok.studies.cells import Cell
-from kramers_grok.studies.store import content_hash
+from kramers_grok.studies.files.store import content_hash
+from kramers_grok.studies.running.cells import Cell
 
 KILLS = 48
 

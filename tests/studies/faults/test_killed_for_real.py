@@ -10,8 +10,8 @@ import pytest
 from comparison import files, same
 from stub import Server
 
-from kramers_grok.studies.escape_study import EscapeStudy
-from kramers_grok.studies.store import Store
+from kramers_grok.studies.escape.study import EscapeStudy
+from kramers_grok.studies.files.store import Store
 
 STUDY = EscapeStudy(
     system={"kind": "chain", "depth": 3, "weight_decay": 0.25},

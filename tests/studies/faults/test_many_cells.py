@@ -10,9 +10,9 @@ import pytest
 from comparison import files, started
 from stub import Server, Sleepers
 
-from kramers_grok.studies import study
-from kramers_grok.studies.status import status
-from kramers_grok.studies.store import Store
+from kramers_grok.studies.files.store import Store
+from kramers_grok.studies.running import study
+from kramers_grok.studies.running.status import status
 
 MANY = Sleepers(n_cells=10_000, milliseconds=0.0)
 SECONDS = 10.0  # "stays under seconds", on a machine that does other things as well

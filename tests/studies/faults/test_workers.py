@@ -15,7 +15,7 @@ import pytest
 from comparison import compare, files, started
 from stub import Run, Server, Sleepers
 
-from kramers_grok.studies.store import Store
+from kramers_grok.studies.files.store import Store
 
 STUDY = Sleepers(n_cells=12, milliseconds=60.0, seed=7)
 

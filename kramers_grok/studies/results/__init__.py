@@ -1,0 +1,1 @@
+"""Finished cells as one labelled tree, and what they say in words."""

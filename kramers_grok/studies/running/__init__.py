@@ -1,0 +1,1 @@
+"""Independent cells, where they run, and what happens when a process dies."""
