@@ -73,3 +73,22 @@ def _app() -> typer.Typer:
 @pytest.mark.parametrize("link", re.findall(r"\]\((?!https?:|#)([^)#]+)", README))
 def test_local_links_lead_somewhere(link: str) -> None:
     assert (ROOT / link).exists()
+
+
+def test_the_first_screen() -> None:
+    """The question in one sentence, one figure, the table of laws, two commands, ten lines, and what is not shown."""
+    screen, mark, _ = README.partition("<!-- end of the first screen -->")
+    assert mark
+    question = re.search(r"^\*\*(.*)\*\*$", screen, re.M)
+    assert question
+    assert question[1].endswith("?")
+    assert not re.search(r"[.?!] ", question[1])
+    assert len(re.findall(r"^!\[", screen, re.M)) == 1
+    assert re.search(r"^\| optimizer \| noise \| sampler \|", screen, re.M)
+    commands, code = (FENCE.findall(screen)[k] for k in (0, 1))
+    assert commands == ("bash", "make QUICK=1 reproduce\nmake test\n")
+    assert code[0] == "python"
+    assert len([line for line in code[1].splitlines() if line.startswith((">>>", "..."))]) <= 10
+    assert len(FENCE.findall(screen)) == 2
+    order = ["![", "| optimizer", "```bash", "```python", "## What this does not show"]
+    assert [screen.index(part) for part in order] == sorted(screen.index(part) for part in order)
