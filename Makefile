@@ -28,7 +28,7 @@ help:  ## this list
 	@echo 'make evidence NAME=...   a long, resumable run from evidence/, results kept as small netCDF'
 	@echo 'make benchmarks          the library against its peers, into benchmarks/results.json; ARGS="--only escape" some'
 	@echo 'make track               the library against plain numpy, as ratios to be compared with those kept'
-	@echo 'make wheel               dist/*.whl, installed aside and imported'
+	@echo 'make wheel               dist/: sdist and wheel; the wheel runs the short main job alone in a fresh environment'
 	@echo 'make format              ruff, writing'
 	@echo 'make lint | types | contracts | pytest     one part of make test; ARGS="-k rates" goes to pytest'
 	@echo 'make venv                only the environment; make clean removes what was made, but not $(VENV) and $(OUT)'
@@ -64,6 +64,7 @@ EXTRAS-run  := data
 EXTRAS-test := data,distributed,test
 EXTRAS-docs := data,distributed,docs
 EXTRAS-bench := data,bench
+EXTRAS-release := data,release
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python -c "$$CHECK_PYTHON" || { echo 'or make $(VENV) anew: rm -rf $(VENV)' >&2; exit 1; }
@@ -119,15 +120,30 @@ docs: $(VENV)/.installed-docs
 	@$(ONE_THREAD) $(BIN)/python -m sphinx -W --keep-going -q -j $(DOCS_WORKERS) -b html docs docs/_build/html
 	@echo 'docs/_build/html/index.html'
 
-wheel: $(VENV)/.installed-run
+# What a user gets: the wheel that comes out of the source distribution, alone with what it declares, away from this folder.
+define CHECK_WHEEL
+import importlib.metadata, pathlib
+import kramers_grok
+here, aside = pathlib.Path(kramers_grok.__file__).resolve().parent, pathlib.Path.cwd().resolve()
+assert here.is_relative_to(aside), "%s is not the installed package" % here
+assert (here / "py.typed").exists(), "py.typed is not in the wheel"
+assert importlib.metadata.version("kramers-grok") == kramers_grok.__version__
+for name in ("summary.md", "report.html", "arrhenius.nc", "arrhenius.png"):
+    assert (aside / "results" / name).stat().st_size > 0, name
+print("the wheel works alone: kramers_grok", kramers_grok.__version__)
+endef
+export CHECK_WHEEL
+
+wheel: $(VENV)/.installed-release
 	@rm -rf build dist
-	@$(PIP) wheel --no-deps --wheel-dir dist .
-	@$(PIP) install --no-deps --target build/wheel dist/*.whl
-	@cd build/wheel && PYTHONPATH=. $(abspath $(BIN))/python -c 'import pathlib, kramers_grok; \
-		here = pathlib.Path(kramers_grok.__file__).parent; \
-		assert here.parent == pathlib.Path.cwd(), here; \
-		assert (here / "py.typed").exists(), "py.typed is not in the wheel"; \
-		print("the wheel imports: kramers_grok", kramers_grok.__version__)'
+	@$(BIN)/pyproject-build --quiet --dependency-constraints-txt constraints.txt --outdir dist .
+	@aside=$$(mktemp -d) && trap 'rm -rf "$$aside"' EXIT && \
+	$(BIN)/python -m venv "$$aside/venv" && \
+	"$$aside/venv/bin/python" -m pip --quiet --disable-pip-version-check install --no-compile \
+		--constraint constraints.txt "$$(ls '$(CURDIR)'/dist/*.whl)[data]" && \
+	"$$aside/venv/bin/python" -m pip --disable-pip-version-check check && \
+	cd "$$aside" && venv/bin/kramers-grok reproduce --quick --quiet --out results && \
+	venv/bin/python -W error -c "$$CHECK_WHEEL"
 
 clean:
 	@rm -rf build dist docs/_build docs/_generated docs/api docs/theory .pytest_cache .mypy_cache .ruff_cache \
