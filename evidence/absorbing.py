@@ -31,9 +31,10 @@ import kramers_grok as kg
 from kramers_grok.core.exceptions import DivergedError, InvalidParameterError, ValidityWarning
 from kramers_grok.core.noise import activation_noise
 from kramers_grok.dynamics.growth import growth_rate
-from kramers_grok.dynamics.observables import Rank, trace
-from kramers_grok.studies.cells import Cell, execute, one_thread
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.dynamics.observables import Rank
+from kramers_grok.dynamics.tracing import trace
+from kramers_grok.studies.files.store import Store, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 
 TEACHER = (2.0, 1.0)
 AMPLITUDE = 1e-6

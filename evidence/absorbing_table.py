@@ -10,7 +10,7 @@ import xarray as xr
 
 from kramers_grok.core.exceptions import NoBarrierError
 from kramers_grok.core.vocabulary import describe
-from kramers_grok.studies.cells import Cell
+from kramers_grok.studies.running.cells import Cell
 from kramers_grok.theory.deep_linear import Mode
 from kramers_grok.theory.transverse_growth import (
     NoisyBackground,

@@ -28,9 +28,9 @@ from kramers_grok.dynamics.optimizers import Adam, AdamW, GradientDescent, Momen
 from kramers_grok.dynamics.sgd import SGD
 from kramers_grok.escape.first_passage import first_passage
 from kramers_grok.studies.attribution import attribution, false_alarm_rate, near
-from kramers_grok.studies.cells import Cell, execute, one_thread
+from kramers_grok.studies.files.store import Store, write_netcdf
 from kramers_grok.studies.reproduction import optimizers as arm
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 
 AMPLITUDES = (0.0, 1e-12, 1e-6, 1e-3)
 N_REPLICAS = 16

@@ -20,9 +20,9 @@ import numpy as np
 import xarray as xr
 from rich.progress import Progress
 
-from kramers_grok.studies.cells import Cell, execute, one_thread
+from kramers_grok.studies.files.store import Store, write_netcdf
 from kramers_grok.studies.reproduction.hysteresis import complexity_row, digits_loop, principal_components, teacher_loop
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 from kramers_grok.theory.phases import FeatureSpectrum
 
 SIGMA = tuple(1.5 * 0.93**k for k in range(8))

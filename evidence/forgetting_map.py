@@ -26,8 +26,8 @@ from rich.progress import Progress
 import kramers_grok as kg
 from kramers_grok.core.schema import describe
 from kramers_grok.dynamics.minibatch_sde import Minibatches
-from kramers_grok.studies.cells import Cell, execute, one_thread
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.files.store import Store, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 from kramers_grok.theory.action_cumulants import GaussianCumulants
 from kramers_grok.theory.diffusion_limit import diffusion_limit_departure
 from kramers_grok.theory.discrete_chain import discrete_exit

@@ -33,8 +33,8 @@ import kramers_grok as kg
 from kramers_grok.analysis.least_squares import linear_fit
 from kramers_grok.core.barrier import OrbitBarrier
 from kramers_grok.core.schema import describe
-from kramers_grok.studies.cells import Cell, execute, one_thread
-from kramers_grok.studies.store import Store, read_netcdf, write_netcdf
+from kramers_grok.studies.files.store import Store, read_netcdf, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 from kramers_grok.theory.gradient_noise import GaussianResidualVariance
 from kramers_grok.theory.radial import RadialFreeEnergy
 from kramers_grok.theory.radial_minibatch import radial_minibatch_log_factor

@@ -29,8 +29,8 @@ import kramers_grok as kg
 from kramers_grok.analysis.least_squares import LinearFit, linear_fit
 from kramers_grok.core.exceptions import NoBarrierError
 from kramers_grok.core.schema import describe
-from kramers_grok.studies.cells import Cell, execute, one_thread
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.files.store import Store, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 from kramers_grok.theory.radial import Exactness, RadialFreeEnergy
 
 LAMBDA, STEP = 0.25, 0.1

@@ -31,14 +31,15 @@ from kramers_grok.analysis.censored import ExitTimes
 from kramers_grok.analysis.hypotheses import exponentiality_test
 from kramers_grok.analysis.law_choice import choose_law
 from kramers_grok.core.exceptions import TooFewEscapesError
-from kramers_grok.dynamics.observables import Loss, trace
+from kramers_grok.dynamics.observables import Loss
 from kramers_grok.dynamics.optimizers import AdamW, GradientDescent, Momentum, Optimizer
 from kramers_grok.dynamics.process import Process
+from kramers_grok.dynamics.tracing import trace
 from kramers_grok.models.activations import Quadratic
 from kramers_grok.models.data import FiniteData, Split, modular_addition
 from kramers_grok.models.mlp import MLP
-from kramers_grok.studies.cells import Cell, execute, one_thread
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.files.store import Store, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 
 SMALL: dict[str, Any] = {"p": 11, "fraction": 0.75, "width": 48, "weight_decay": 3e-3, "scale": 0.2}
 LEARNED = kg.Region(0.5)

@@ -44,8 +44,8 @@ from kramers_grok.landscape.symmetries.invariant_sets import InvariantSet, invar
 from kramers_grok.models.activations import GELU, Activation, Identity, Quadratic, ReLU, Softplus, Tanh
 from kramers_grok.models.data import FiniteData
 from kramers_grok.plots.laws import law_table
-from kramers_grok.studies.cells import Cell, execute, one_thread
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.files.store import Store, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 
 Array = NDArray[np.float64]
 ACTIVATIONS: dict[str, Activation] = {

@@ -35,8 +35,8 @@ from kramers_grok.escape.protocols import Settling, hysteresis_loop, stable_lr
 from kramers_grok.models.activations import GELU, Activation, Identity, Tanh
 from kramers_grok.models.data import FiniteData, autoencoding, digits, finite, linear_teacher_data, whitened
 from kramers_grok.models.mlp import MLP
-from kramers_grok.studies.cells import Cell, execute, one_thread
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.files.store import Store, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 from kramers_grok.theory.mode_states import learned_amplitude, spinodal
 from kramers_grok.theory.nonlinear_features import chain_spinodal, gain_spinodals, slope_factor
 

@@ -22,9 +22,9 @@ import xarray as xr
 from rich.progress import Progress
 
 from kramers_grok.core.schema import describe
-from kramers_grok.studies.cells import Cell, execute, one_thread
+from kramers_grok.studies.files.store import Store, write_netcdf
 from kramers_grok.studies.reproduction import control, ramp
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 
 TEMPERATURES = (0.001, 0.002, 0.004)
 RATES = (3e-5, 1e-4, 3e-4, 1e-3)

@@ -34,8 +34,8 @@ from kramers_grok.core.schema import describe
 from kramers_grok.dynamics.stationary import hessian_modes, stationary_temperature
 from kramers_grok.escape.protocols.trap import without_noise
 from kramers_grok.models.data import FiniteData, autoencoding, digits, finite
-from kramers_grok.studies.cells import Cell, execute, one_thread
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.files.store import Store, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 from kramers_grok.theory.gradient_noise import EmpiricalResidualVariance
 from kramers_grok.theory.samplers import forgetting_epoch_exponent, sampler_factor
 

@@ -25,8 +25,8 @@ from scipy import stats
 
 import kramers_grok as kg
 from kramers_grok.core.schema import describe
-from kramers_grok.studies.cells import Cell, execute, one_thread
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.files.store import Store, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 
 STEP, BATCH, DECAY = 0.1, 64, 0.25
 RATIOS = (6.0, 7.0, 8.0, 9.0)

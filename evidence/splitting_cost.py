@@ -27,8 +27,8 @@ from kramers_grok.analysis.cost import cost_exponent, splitting_cost
 from kramers_grok.core.barrier import Barrier, OrbitBarrier
 from kramers_grok.core.exceptions import ValidityWarning
 from kramers_grok.escape.scores import LayerAmplitudes, LinearCommittor, Relaxed, Score
-from kramers_grok.studies.cells import Cell, execute, one_thread
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.files.store import Store, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 
 LAMBDA = 0.25
 STEP = 0.1

@@ -24,8 +24,8 @@ from scipy import stats
 import kramers_grok as kg
 from kramers_grok.core.exceptions import ValidityWarning
 from kramers_grok.core.schema import describe
-from kramers_grok.studies.cells import Cell, execute, one_thread
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.files.store import Store, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 from kramers_grok.theory.quadrature import Diffusion, Interval
 from kramers_grok.theory.time_step import discrete_mean_exit
 

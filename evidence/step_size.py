@@ -19,8 +19,8 @@ from rich.progress import track
 
 import kramers_grok as kg
 from kramers_grok.core.schema import describe
+from kramers_grok.studies.files.store import Store, cell_seed, write_netcdf
 from kramers_grok.studies.reproduction.runs import measure, table
-from kramers_grok.studies.store import Store, cell_seed, write_netcdf
 from kramers_grok.theory.gradient_noise import GaussianResidualVariance
 from kramers_grok.theory.minibatch import MinibatchNoise
 

@@ -20,9 +20,9 @@ import numpy as np
 import xarray as xr
 from rich.progress import Progress
 
-from kramers_grok.studies.cells import Cell, execute, one_thread
+from kramers_grok.studies.files.store import Store, write_netcdf
 from kramers_grok.studies.reproduction.subsampled import map_cell, where_it_exists
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 from kramers_grok.theory.subsampling import GrokkingCriterion
 
 SAMPLES = (4, 6, 8, 16, 64)

@@ -42,15 +42,15 @@ from kramers_grok.landscape.points import find_minima
 from kramers_grok.landscape.potential_theory.capacity import CapacityRate, capacity_rate
 from kramers_grok.landscape.potential_theory.path_noise import path_log_factor, variance_along
 from kramers_grok.models.activations import Activation
-from kramers_grok.studies.cells import Cell, execute, one_thread
-from kramers_grok.studies.store import Store, read_netcdf, write_netcdf
+from kramers_grok.studies.files.store import Store, read_netcdf, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 from kramers_grok.theory.gradient_noise import finite_population_factor
 from kramers_grok.theory.minibatch import PathNoise
 
 SAMPLES, GAIN = 8, 1.5
-REPEATS, DRAWS = 16, 2**14
+REPEATS = 16
 HORIZON = 1e7  # every replica escapes
-WAITED, SPLIT = (768, 768, 384), (384, 384, 384, 384)  # replicas, from the highest temperature down
+WAITED = (768, 768, 384)  # replicas that are waited for, from the highest temperature down
 SHARE = 0.15  # of the temperature: the most that minibatches may add anywhere on the path
 ENGINES = ("langevin", "sgd")
 MEASURED = ("mean_exit_time", "standard_error", "lower", "upper", "replica_steps")
@@ -79,6 +79,10 @@ class Case:
         Where the target begins, as a share of the path behind the saddle.
     scale : float
         Of the random starts from which the learned state is searched.
+    n_split : int
+        Replicas that are split.
+    draws : int
+        Of the prediction.
     """
 
     hidden: tuple[int, ...]
@@ -91,6 +95,8 @@ class Case:
     step: float = 0.2
     fraction: float = 0.5
     scale: float = 1.3
+    n_split: int = 384
+    draws: int = 2**14
 
     @property
     def depth(self) -> int:
@@ -107,8 +113,15 @@ CASES = {
     "tanh-2": Case((2, 2), kg.Tanh(), 0.25),
     "tanh-4": Case((4, 4), kg.Tanh(), 0.25, waited=(9.0, 11.0, 13.0), split=(13.0, 17.0, 22.0, 30.0)),
     "tanh-2-deep": Case((2, 2, 2), kg.Tanh(), 0.15),
+    # Entropy of the rotations carries the escape up most of the barrier, which has to be high to be one
+    "tanh-2-16": Case((2, 16), kg.Tanh(), 0.25, waited=(20.0, 22.0, 24.0), split=(24.0, 28.0, 34.0, 42.0)),
     "gelu-2": Case((2, 2), kg.GELU(), 0.30, labels=2.0),
     "gelu-2-deep": Case((2, 2, 2), kg.GELU(), 0.17, labels=2.0),
+    # Of degree 7 in the weights: all that is anharmonic is larger, so barriers go higher, and steps are shorter
+    "quadratic-2": Case(
+        (2, 2), kg.Quadratic(), 0.10, inputs=1, step=0.025, fraction=0.4, scale=0.8,
+        waited=(6.0, 7.0, 8.0), split=(8.0, 10.0, 12.0, 15.0), n_split=1024, draws=2**17,
+    ),
 }  # fmt: skip
 
 
@@ -190,7 +203,8 @@ def cells_of(name: str, precision: float) -> list[Cell]:
     """Both engines at every temperature; replicas that are waited for grow fewer as the wait grows longer."""
     case, cells = CASES[name], []
     for engine in ENGINES:
-        for method, ratios, counts in (("waited", case.waited, WAITED), ("split", case.split, SPLIT)):
+        methods = (("waited", case.waited, WAITED), ("split", case.split, (case.n_split,) * len(case.split)))
+        for method, ratios, counts in methods:
             for ratio, count in zip(ratios, counts, strict=True):
                 config = {
                     "case": name, "engine": engine, "method": method, "ratio": ratio, "step": case.step,
@@ -230,7 +244,7 @@ def capacity_of(key: tuple[str, float]) -> tuple[CapacityRate | None, bool]:
     heat = barrier.height / ratio
     harmonic = kg.eyring_kramers_rate(barrier, heat, warn=False)
     try:
-        return capacity_rate(barrier, heat, seed=0, n_samples=DRAWS, warn=False), harmonic.valid
+        return capacity_rate(barrier, heat, seed=0, n_samples=CASES[name].draws, warn=False), harmonic.valid
     except NoBarrierError:
         return None, harmonic.valid
 

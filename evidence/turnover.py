@@ -26,8 +26,8 @@ from kramers_grok.core.exceptions import ValidityWarning
 from kramers_grok.core.schema import describe
 from kramers_grok.dynamics.optimizers import Momentum
 from kramers_grok.dynamics.underdamped import UnderdampedLangevin
-from kramers_grok.studies.cells import Cell, execute, one_thread
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.files.store import Store, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 from kramers_grok.theory.kramers_fokker_planck import Inertial, inertial_mean_exit
 from kramers_grok.theory.momentum import HeavyBall
 from kramers_grok.theory.quadrature import Interval

@@ -39,8 +39,8 @@ from kramers_grok.dynamics.process import Record, State, Watch
 from kramers_grok.dynamics.sampling import Sampler, ShuffledEpochs, WithoutReplacement, WithReplacement
 from kramers_grok.models.data import FiniteData
 from kramers_grok.plots.laws import arrhenius_trap, escape_laws, law_table
-from kramers_grok.studies.cells import Cell, execute, one_thread
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.files.store import Store, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 
 INPUTS, WIDTH, WEIGHT_DECAY = 16, 2, 0.05
 TEACHER = (2.0, 1.0, *[0.0] * (INPUTS - 2))

@@ -24,10 +24,10 @@ from rich.progress import Progress
 
 import kramers_grok as kg
 from kramers_grok.core.schema import describe
-from kramers_grok.studies.cells import Cell, execute, one_thread
+from kramers_grok.studies.files.store import Store, write_netcdf
 from kramers_grok.studies.reproduction import wide
 from kramers_grok.studies.reproduction.runs import table
-from kramers_grok.studies.store import Store, write_netcdf
+from kramers_grok.studies.running.cells import Cell, execute, one_thread
 
 LABEL_NOISE = 0.1
 CAP = 40_000.0
