@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import json
 import os
 import pkgutil
 import re
@@ -20,7 +21,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path.insert(0, str(HERE))  # for the hooks below, in the gallery's processes too
 
+import chapters  # noqa: E402
 import executed  # noqa: E402
+import explorer  # noqa: E402
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 BEGAN = time.time()
@@ -45,10 +48,12 @@ default_role = "py:obj"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "kramers_grok"
-html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
+html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False, "header_links_before_dropdown": 6}
 html_static_path = ["_static"]
 html_css_files = ["style.css"]
-html_sidebars = {"[!a_]*": [], "theory/*": [], "_generated/examples/*": []}  # only the library has pages to list
+# The left side lists a section's pages; these pages are sections by themselves, and the gallery's index is its list.
+ALONE = ("index", "start_here", "choosing", "conventions", "explorer", "references", "changelog")
+html_sidebars = {page: [] for page in (*ALONE, "_generated/examples/*")}
 html_show_sourcelink = False
 
 # One page per module with what the module itself defines; re-exported names are listed in the table of `write_names`.
@@ -65,6 +70,7 @@ nb_execution_mode = "force"
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # tables that cells make are tables
 
 # Examples are run as scripts; one that raises fails the build. An unchanged one is not run again.
 sphinx_gallery_conf = {
@@ -205,8 +211,10 @@ def prepare(app: Sphinx, config: Config) -> None:
     write_pages()
     generated = HERE / "_generated"
     generated.mkdir(exist_ok=True)
-    for file, text in (("names.md", write_names()), ("modules.md", write_modules()), ("commands.md", write_commands())):
-        (generated / file).write_text(text, encoding="utf-8")
+    tables = {"names": write_names, "modules": write_modules, "commands": write_commands, "chapters": chapters.table}
+    for file, make in tables.items():
+        (generated / f"{file}.md").write_text(make(), encoding="utf-8")
+    explorer.write(generated)
 
 
 _marks: dict[Path, str] = {}
@@ -222,6 +230,30 @@ def keep_record(app: Sphinx, exception: Exception | None) -> None:
             executed.write(chapter, mark, {"seconds": run["runtime"]})
 
 
+def look_at_figures(app: Sphinx, exception: Exception | None) -> None:
+    """Refuse a page whose cells draw and show nothing: it builds without a warning."""
+    if exception is not None:
+        return
+    notebooks = Path(app.env.mystnb_config.output_folder)  # type: ignore[attr-defined]
+    for name in app.env.nb_metadata:
+        path = notebooks / f"{name}.ipynb"
+        missing = executed.figures_missing(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
+        if missing:
+            raise RuntimeError(f"{name}: a cell draws and shows no figure, that which begins with {missing[0]!r}")
+
+
+def keep_explorer(app: Sphinx, exception: Exception | None) -> None:
+    """Put the explorer beside its page as one file; neither may need a network."""
+    if exception is not None or app.builder.format != "html":
+        return
+    alone = Path(app.outdir) / explorer.OFFLINE
+    alone.write_text(explorer.standalone(), encoding="utf-8")
+    for page in (alone, Path(app.outdir) / "explorer.html"):
+        explorer.check_self_contained(page)
+
+
 def setup(app: Sphinx) -> None:
     app.connect("config-inited", prepare)
     app.connect("build-finished", keep_record)
+    app.connect("build-finished", look_at_figures)
+    app.connect("build-finished", keep_explorer)

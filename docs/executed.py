@@ -29,10 +29,13 @@ import os
 import warnings
 
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # the gallery has set another one for all
+import matplotlib
+
+matplotlib.interactive(True)  # a figure is shown then; set later, inside a plot's own style, it would be forgotten
 warnings.simplefilter("error")
 for name in ("ipykernel", "IPython", "traitlets", "jupyter_client", "zmq", "tornado", "asyncio", "matplotlib_inline"):
     warnings.filterwarnings("default", module=rf"{name}(\.|\Z)")
-del name, os, warnings
+del matplotlib, name, os, warnings
 """
 
 
@@ -126,6 +129,23 @@ def numbers(block: Any, script: Mapping[str, Any], gallery_conf: Mapping[str, An
     if found is not None:
         _began["numbers"] = {name: float(value) for name, value in found.items()}
     return ""
+
+
+# ---------------------------------------------------------------- pages
+
+_DRAWS = re.compile(r"^(?:[\w, ()]+ = )?(?:(?:kg\.)?plots\.\w+|plt\.(?:subplots|figure|show))\(", re.M)
+
+
+def figures_missing(notebook: Mapping[str, Any]) -> list[str]:
+    """First lines of the cells of an executed page that draw, at their top level, and show no figure."""
+    missing = []
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] != "code" or not _DRAWS.search(source) or "plt.close" in source:
+            continue
+        if not any("image/png" in output.get("data", {}) for output in cell["outputs"]):
+            missing.append(source.split("\n")[0])
+    return missing
 
 
 # ---------------------------------------------------------------- chapters

@@ -92,3 +92,33 @@ def test_pages_show_their_figures(executed: ModuleType) -> None:
             check=True,
         )
         assert backend in told.stdout
+
+
+# ---------------------------------------------------------------- figures of pages
+
+
+def cell(source: str, *data: str, kind: str = "code") -> dict[str, Any]:
+    """A cell of an executed notebook with outputs of these types."""
+    return {"cell_type": kind, "source": source, "outputs": [{"data": {name: "…"}} for name in data]}
+
+
+DRAWING = (
+    "ax = kg.plots.loop_area(x)",
+    "x = 1\nplots.arrhenius(y);",
+    "figure, (a, b) = plt.subplots(1, 2)",
+    "plt.show()",
+)
+
+
+@pytest.mark.parametrize("source", DRAWING)
+def test_a_page_whose_figure_is_not_shown_is_found(executed: ModuleType, source: str) -> None:
+    shown = {"cells": [cell(source, "text/plain", "image/png"), cell("print(1)", "text/plain")]}
+    assert executed.figures_missing(shown) == []
+    lost = {"cells": [cell("print(1)"), cell(source, "text/plain")]}
+    assert executed.figures_missing(lost) == [source.split("\n")[0]]
+
+
+def test_what_draws_nothing_needs_no_figure(executed: ModuleType) -> None:
+    quiet = ("def draw(ax):\n    plots.arrhenius(x, ax)", "import matplotlib.pyplot as plt", "plots = 3")
+    cells = [*map(cell, quiet), cell("kg.plots.loop_area(x)", kind="markdown")]
+    assert executed.figures_missing({"cells": cells}) == []

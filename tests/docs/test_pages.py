@@ -3,7 +3,11 @@
 import ast
 import importlib
 import pkgutil
+import posixpath
 import re
+import shlex
+from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -13,13 +17,16 @@ import kramers_grok as kg
 from kramers_grok.studies.reproduction import ARMS
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+MADE = {"_build", "_generated", "api", "theory"}  # by the build; chapters of `theory/` have tests of their own
+PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md") if not MADE & set(page.relative_to(ROOT / "docs").parts))
 # By path: two of them are called README.md.
 TEXT = {
     str(page.relative_to(ROOT)): page.read_text(encoding="utf-8")
     for page in [*PAGES, ROOT / "README.md", ROOT / "benchmarks/README.md"]
 }
 CODE = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+SHELL = re.compile(r"^```bash\n(.*?)^```$", re.M | re.S)
+TOCTREE = re.compile(r"^```\{toctree\}\n(.*?)^```$", re.M | re.S)
 
 each_page = pytest.mark.parametrize("page", TEXT)
 
@@ -51,18 +58,70 @@ def test_code_is_python(page: str) -> None:
             ast.parse(source)
 
 
+def shown(page: str, program: str) -> list[list[str]]:
+    """Arguments of each call of a program in a page's blocks of shell commands."""
+    lines = [line for body in SHELL.findall(TEXT[page]) for line in body.splitlines()]
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [line[1:] for line in words if line and Path(line[0]).name == program]
+
+
 @each_page
 def test_make_targets_exist(page: str) -> None:
     targets = set(re.findall(r"^([a-z][\w-]*):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    for command in re.findall(r"`make ([^`]+)`", TEXT[page]):
-        words = [word for word in re.sub(r'"[^"]*"', "", command).split() if "=" not in word]
-        assert set(words) <= targets, command
+    calls = [re.sub(r'"[^"]*"', "", command).split() for command in re.findall(r"`make ([^`]+)`", TEXT[page])]
+    for words in [*calls, *shown(page, "make")]:
+        assert {word for word in words if "=" not in word} <= targets, words
+
+
+@each_page
+def test_commands_shown_exist(page: str) -> None:
+    group = typer.main.get_command(importlib.import_module("kramers_grok.cli").app)
+    for words in shown(page, "kramers-grok"):
+        command, rest = group, list(words)
+        while rest and hasattr(command, "commands") and not rest[0].startswith("-"):
+            command = command.commands[rest.pop(0)]
+        known = {spelling for parameter in command.params for spelling in parameter.opts}
+        assert {word.split("=")[0] for word in rest if word.startswith("--")} <= known | {"--help"}, words
+
+
+def test_the_installation_is_the_pinned_one() -> None:
+    """What a stranger types first: PyTorch at the version of the constraints, and extras of the project."""
+    start = TEXT["docs/start_here.md"]
+    assert "$(grep '^torch==' constraints.txt)" in start
+    assert len(re.findall(r"^torch==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)) == 1
+    extras = re.findall(r"^([a-z]+) = \[", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
+    assert set(re.findall(r"'\.\[(\w+)\]'", start)) <= set(extras)
+
+
+def reachable(texts: Mapping[str, str]) -> set[str]:
+    """Pages that tables of contents lead to from `docs/index.md`, followed all the way down."""
+    found, ahead = set(), ["docs/index.md"]
+    while ahead:
+        page = ahead.pop()
+        found.add(page)
+        for body in TOCTREE.findall(texts[page]):
+            for line in body.splitlines():
+                entry = re.sub(r"^.*<(.+)>$", r"\1", line.strip())
+                if not entry or entry.startswith(":"):
+                    continue
+                path = posixpath.normpath(posixpath.join(posixpath.dirname(page), entry)) + ".md"
+                ahead += [other for other in texts if fnmatch(other, path) and other not in found]
+    return found
 
 
 def test_every_page_can_be_reached() -> None:
-    toctree = re.search(r"```\{toctree\}\n(.*?)```", TEXT["docs/index.md"], re.S)
-    assert toctree
-    assert {Path(page).stem for page in TEXT if page.startswith("docs/")} <= {*toctree[1].split(), "index"}
+    pages = {page: text for page, text in TEXT.items() if page.startswith("docs/")}
+    assert reachable(pages) == set(pages)
+
+
+def test_a_page_that_no_table_of_contents_names_is_found_out() -> None:
+    pages = {
+        "docs/index.md": "```{toctree}\n:hidden:\n\nTheir title <part/index>\n```\n",
+        "docs/part/index.md": "```{toctree}\n:glob:\n\ncase_*\n```\n[](lonely)\n",
+        "docs/part/case_one.md": "",
+        "docs/part/lonely.md": "",
+    }
+    assert set(pages) - reachable(pages) == {"docs/part/lonely.md"}
 
 
 def test_every_arm_of_the_main_job_is_explained() -> None:
