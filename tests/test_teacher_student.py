@@ -9,11 +9,8 @@ make the limits 0.3 to 0.4; the harmonic formula is off by 0.9 to 1.9, a tempera
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -25,31 +22,25 @@ NAME, Z = "tanh-2", 4.5
 RUNS = {"langevin": ("waited", 7.0, 256), "sgd": ("waited", 7.0, 256), "far": ("split", 12.0, 128)}
 
 
-@cache
-def script() -> ModuleType:
-    """The evidence's script."""
-    path = Path(__file__).parents[1] / "evidence" / "teacher_student.py"
-    spec = importlib.util.spec_from_file_location("evidence_teacher_student", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def script(evidence_script: Callable[[str], ModuleType]) -> ModuleType:
+    return evidence_script("teacher_student")
 
 
-def test_the_cases_of_the_evidence_cover_what_they_should() -> None:
-    cases = script().CASES.values()
-    assert {(case.depth, type(case.activation)) for case in cases} == {
-        (d, a) for d in (3, 4) for a in (kg.Tanh, kg.GELU)
-    }
+def test_the_cases_of_the_evidence_cover_what_they_should(script: ModuleType) -> None:
+    cases = script.CASES.values()
+    assert len(cases) >= 6
+    assert {case.depth for case in cases} == {3, 4}
+    assert {type(case.activation) for case in cases} == {kg.Tanh, kg.GELU, kg.Quadratic}
+    widths = {width for case in cases for width in case.hidden}
+    assert (min(widths), max(widths)) == (2, 16)
     for case in cases:
         assert len(case.ratios) >= 5
         assert set(case.waited) & set(case.split)  # one barrier at which splitting meets waiting
 
 
-def test_the_saddle_is_certified_and_the_harmonic_formula_flags_its_soft_modes() -> None:
-    barrier = script().barrier_of(NAME)
+def test_the_saddle_is_certified_and_the_harmonic_formula_flags_its_soft_modes(script: ModuleType) -> None:
+    barrier = script.barrier_of(NAME)
     assert barrier.saddle_point.index == 1
     assert barrier.saddle_point.gradient_norm < 1e-10
     assert barrier.saddle_zero_modes == 0
@@ -61,16 +52,16 @@ def test_the_saddle_is_certified_and_the_harmonic_formula_flags_its_soft_modes()
 
 
 @pytest.mark.parametrize("engine", RUNS)
-def test_measured_over_predicted_is_one_within_the_stated_error(engine: str) -> None:
-    module, (method, ratio, n_replicas) = script(), RUNS[engine]
-    batch = module.batch_of(NAME, ratio) if engine == "sgd" else module.SAMPLES
+def test_measured_over_predicted_is_one_within_the_stated_error(engine: str, script: ModuleType) -> None:
+    method, ratio, n_replicas = RUNS[engine]
+    batch = script.batch_of(NAME, ratio) if engine == "sgd" else script.SAMPLES
     config = {
         "case": NAME, "engine": "langevin" if engine == "far" else engine, "method": method, "ratio": ratio,
         "step": 0.2, "batch_size": batch, "n_replicas": n_replicas,
     }  # fmt: skip
-    run = module.run(config, seed=7)
-    rate, _ = module.capacity_of((NAME, ratio))
-    ladder = module.ladder_of(NAME, ratio, batch, rate)
+    run = script.run(config, seed=7)
+    rate, _ = script.capacity_of((NAME, ratio))
+    ladder = script.ladder_of(NAME, ratio, batch, rate)
     assert rate.valid
     error = math.hypot(float(run.standard_error / run.mean_exit_time), rate.relative_error)
     assert Z * error < 0.45
@@ -78,16 +69,16 @@ def test_measured_over_predicted_is_one_within_the_stated_error(engine: str) -> 
     assert abs(measured - math.log(ladder.made)) < Z * error
     # Negative controls: the harmonic formula, and a temperature that is 20 % too high
     assert abs(measured - math.log(ladder.asymptotic)) > Z * error
-    warmer, _ = module.capacity_of((NAME, ratio / 1.2))
+    warmer, _ = script.capacity_of((NAME, ratio / 1.2))
     assert abs(measured - math.log(warmer.mean_time)) > Z * error
 
 
-def test_the_verdict_combines_statistics_and_stated_error() -> None:
+def test_the_verdict_combines_statistics_and_stated_error(script: ModuleType) -> None:
     numbers = {
         "mean_exit_time": 130.0, "standard_error": 13.0, "capacity_error": 0.05,
         "continuous": 100.0, "watched": 100.0 * math.exp(0.2), "made": 100.0,
     }  # fmt: skip
-    row = script().judge(xr.Dataset({k: ("run", [v]) for k, v in numbers.items()})).isel(run=0)
+    row = script.judge(xr.Dataset({k: ("run", [v]) for k, v in numbers.items()})).isel(run=0)
     assert float(row.ratio) == 1.3
     assert float(row.statistical_error) == 0.1
     # Half of each first order squared, 0.2²/2 for the step and as much for the minibatches
