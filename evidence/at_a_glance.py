@@ -48,7 +48,7 @@ MODE, FORGETTING_LABELS = kg.Mode(DEPTH, 1.0, 0.41), 0.25
 EPSILONS = (0.05, 1 / 30, 0.025, 0.02, 1 / 60, 1 / 70)
 FORGETTING_BATCHES = (0, 2, 8)
 DT = 0.05
-N_REPLICAS = 512
+N_REPLICAS = 1024
 
 
 # ---------------------------------------------------------------- cells
