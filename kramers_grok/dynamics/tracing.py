@@ -83,6 +83,7 @@ def trace(
 
     Examples
     --------
+    >>> from kramers_grok.dynamics.observables import Loss, OrderParameters
     >>> from kramers_grok.dynamics.sgd import SGD
     >>> from kramers_grok.models.data import population
     >>> from kramers_grok.theory.deep_linear import DeepLinearChain
